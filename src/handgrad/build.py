@@ -1,0 +1,133 @@
+"""From the validated configuration to objects: each class is made in one place, and that is here."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from handgrad.checkpoints import BestCheckpoint, LastCheckpoint
+from handgrad.config import BadInput
+from handgrad.data.module import ExampleData
+from handgrad.module import TwoLayerNetwork
+from handgrad.progress import TrainingProgress
+
+DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16}  # all others keep float32
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """What is raised within is the user's to mend: one line, exit code 2.
+
+    Raises:
+        BadInput: in place of a ValueError, an OSError or a failed instantiation.
+    """
+    try:
+        yield
+    except (ValueError, OSError, MisconfigurationException, InstantiationException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        raise BadInput(" ".join(str(cause or error).split())) from error
+
+
+def data(config: dict[str, Any]) -> ExampleData:
+    """The data module, not yet read."""
+    node = dict(config["data"])
+    common = inspect.signature(ExampleData).parameters
+    ours = {name: node.pop(name) for name in list(node) if name in common and name != "seed"}
+    with bad_input():
+        source = instantiate(node)
+        source.prepare()
+    return ExampleData(
+        source,
+        **ours,
+        accumulate=config["optimizer"]["accumulate"],
+        seed=config["seed"],
+        dtype=DTYPES.get(config["trainer"]["precision"], torch.float32),
+    )
+
+
+def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
+    """The network that fits the data, with its rule and its optimizer."""
+    optimizer, scheduler = dict(config["optimizer"]), dict(config["scheduler"])
+    model = config["model"]
+    clip_norm = optimizer.pop("clip_norm")
+    optimizer.pop("accumulate")
+    interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
+    with bad_input():
+        rule = instantiate(config["backward"], _partial_=True)
+        made = TwoLayerNetwork(
+            examples.examples.X.shape[1],
+            model["hidden"],
+            examples.examples.n_outputs,
+            init=model["init"],
+            init_range=model["init_range"],
+            seed=config["seed"],
+            cost=config["cost"],
+            multilabel=examples.examples.multi_label,
+            rule=rule,
+            weight_decay=optimizer.pop("weight_decay", 0.0),
+            optimizer=instantiate(optimizer, _partial_=True),
+            scheduler=instantiate(scheduler, _partial_=True) if scheduler["_target_"] else None,
+            scheduler_interval=interval,
+            scheduler_monitor=monitor,
+            clip_norm=clip_norm,
+            compile=model["compile"],
+        )
+    return made
+
+
+def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L.Trainer:
+    """The Trainer with its loggers and callbacks.
+
+    Args:
+        config: validated.
+        folder: of the run.
+        extra: the task's own callbacks.
+    """
+    flags = dict(config["trainer"])
+    callbacks = [*extra]
+    if flags["enable_progress_bar"]:
+        callbacks.append(TrainingProgress())
+    with bad_input():
+        return L.Trainer(
+            **flags,
+            callbacks=callbacks,
+            logger=[instantiate(node, save_dir=str(folder)) for node in config["logger"].values() if node],
+            default_root_dir=folder,
+            enable_checkpointing=any(isinstance(each, BestCheckpoint) for each in callbacks),
+            use_distributed_sampler=False,
+        )
+
+
+def keepers(config: dict[str, Any], folder: Path) -> list[Callback]:
+    """What keeps the network while it trains, and what ends the training early."""
+    checkpoint, early = config["callbacks"]["checkpoint"], dict(config["callbacks"]["early_stopping"])
+    kept: list[Callback] = [
+        BestCheckpoint(folder / "checkpoints", checkpoint["monitor"], checkpoint["mode"]),
+        LastCheckpoint(folder / "checkpoints", checkpoint["every_n_updates"]),
+    ]
+    if early["patience"] is not None:
+        kept.append(EarlyStopping(**early))
+    return kept
+
+
+def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
+    """How many updates may run until something else is due, as a function of the updates done."""
+    if config["trainer"]["val_check_interval"] is not None:
+        return lambda done: 1
+    cadences = [trainer.log_every_n_steps, config["callbacks"]["checkpoint"]["every_n_updates"]]
+
+    def updates(done: int) -> int:
+        due = [cadence - done % cadence for cadence in cadences if cadence]
+        if trainer.max_steps > 0:
+            due.append(trainer.max_steps - done)
+        return max(1, min(due))
+
+    return updates

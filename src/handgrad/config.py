@@ -1,0 +1,423 @@
+"""The typed configuration: every key, its type, its range; and one clear line for a wrong one.
+
+It runs before anything heavy is imported and before any file is made.
+"""
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Metric = Literal["cost/train", "accuracy/train", "cost/val", "accuracy/val"]
+Mode = Literal["min", "max"]
+
+
+class BadInput(Exception):
+    """What the user gave is wrong; the message is one clear line."""
+
+
+class Node(BaseModel):
+    """A group of keys; any other key is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+
+class Main(Node):
+    """The keys at the top."""
+
+    task: Literal["train", "check", "test", "predict", "export"]
+    cost: Literal["cross_entropy", "quadratic"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    ckpt_path: str | None
+
+
+class Model(Node):
+    """model.*"""
+
+    hidden: Positive
+    init: Literal[
+        "xavier", "nielsen_small", "nielsen_large", "small_random", "uniform", "zeros"
+    ]
+    init_range: PositiveFloat
+    compile: bool
+
+
+class Target(Node):
+    """A node that names the class it is made into."""
+
+    target_: str | None = Field(alias="_target_")
+
+
+class Data(Target):
+    """data.* of every source."""
+
+    batch_size: Positive | Literal["full"]
+    microbatch: Positive | None
+    passes_per_epoch: Positive
+    scale: Annotated[str, Field(pattern=r"^(auto|none|standard|minmax|/[0-9.eE+-]+)$")]
+    validation: Fraction | None
+    test: Fraction | None
+
+
+class Generated(Data):
+    """data.* of points in the plane."""
+
+    examples: Annotated[int, Field(ge=4)]
+    noise: NotNegativeFloat
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Idx(Data):
+    """data.* of MNIST and its kin."""
+
+    root: str
+    download: bool
+    validation: None
+    test: None
+
+
+class Table(Data):
+    """data.* of the user's own table."""
+
+    path: str
+    target: str | int | list[str | int] | None
+
+
+class Arrays(Table):
+    """data.* of the user's own arrays."""
+
+    target: str | None
+    features: str
+
+
+class CustomRule(Target):
+    """backward.* of the user's own function."""
+
+    function: Annotated[str, Field(pattern=r"^[\w.]+\.\w+$")]
+
+
+class Mistake(Target):
+    """backward.* of a planted error."""
+
+    mistake: str
+
+
+class Optimizer(Target):
+    """optimizer.* of every optimizer."""
+
+    lr: PositiveFloat
+    clip_norm: PositiveFloat | None
+    accumulate: Positive
+
+
+class Sgd(Optimizer):
+    """optimizer.* of SGD, with and without momentum."""
+
+    weight_decay: NotNegativeFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+
+
+class Adam(Optimizer):
+    """optimizer.* of Adam and AdamW."""
+
+    weight_decay: NotNegativeFloat
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    eps: PositiveFloat
+
+
+class Lbfgs(Optimizer):
+    """optimizer.* of L-BFGS."""
+
+    max_iter: Positive
+    history_size: Positive
+    line_search_fn: Literal["strong_wolfe"] | None
+
+
+class Scheduler(Target):
+    """scheduler.* of every scheduler."""
+
+    interval: Literal["epoch", "step", "validation"]
+    monitor: Metric | None
+
+
+class Step(Scheduler):
+    """scheduler=step"""
+
+    step_size: Positive
+    gamma: PositiveFloat
+
+
+class Cosine(Scheduler):
+    """scheduler=cosine"""
+
+    T_max: Positive
+    eta_min: NotNegativeFloat
+
+
+class Exponential(Scheduler):
+    """scheduler=exponential"""
+
+    gamma: PositiveFloat
+
+
+class Plateau(Scheduler):
+    """scheduler=plateau"""
+
+    interval: Literal["validation"]
+    monitor: Metric
+    mode: Mode
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    patience: NotNegative
+
+
+class Trainer(Node):
+    """trainer.*: the flags of Lightning's Trainer that are the user's."""
+
+    accelerator: Literal["cpu", "gpu", "cuda", "mps", "auto"]
+    devices: Positive | list[NotNegative] | Literal["auto"]
+    num_nodes: Positive
+    strategy: Literal["auto"]
+    precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed"]
+    max_epochs: Positive | Literal[-1]
+    min_epochs: Positive | None
+    max_steps: Positive | Literal[-1]
+    min_steps: Positive | None
+    max_time: str | None
+    fast_dev_run: bool | Positive
+    limit_train_batches: Positive | Annotated[float, Field(gt=0, le=1)] | None
+    limit_val_batches: NotNegative | Annotated[float, Field(ge=0, le=1)] | None
+    limit_test_batches: NotNegative | Annotated[float, Field(ge=0, le=1)] | None
+    limit_predict_batches: NotNegative | Annotated[float, Field(ge=0, le=1)] | None
+    val_check_interval: Positive | None
+    check_val_every_n_epoch: Positive
+    num_sanity_val_steps: NotNegative
+    log_every_n_steps: Positive
+    enable_progress_bar: bool
+    enable_model_summary: bool
+    deterministic: bool | Literal["warn"] | None
+    benchmark: bool | None
+    inference_mode: bool
+    profiler: Literal["simple", "advanced"] | None
+
+
+REPLACED = {
+    "callbacks": "callbacks.checkpoint.* or callbacks.early_stopping.*",
+    "logger": "logger=tensorboard, csv or none",
+    "default_root_dir": "hydra.run.dir=FOLDER",
+    "use_distributed_sampler": "data.batch_size, which is shared out over the devices",
+    "gradient_clip_val": "optimizer.clip_norm",
+    "gradient_clip_algorithm": "optimizer.clip_norm, which clips by the norm",
+    "accumulate_grad_batches": "optimizer.accumulate",
+    "overfit_batches": "trainer.limit_train_batches (or debug=overfit)",
+    "enable_checkpointing": "callbacks.checkpoint.*",
+    "sync_batchnorm": "nothing: the network has no batch normalisation",
+    "detect_anomaly": "task=check: training runs without autograd",
+    "reload_dataloaders_every_n_epochs": "nothing: the order of the examples is new in every pass",
+    "plugins": "trainer.precision or trainer.accelerator",
+    "barebones": "logger=none trainer.enable_progress_bar=false",
+    "enable_autolog_hparams": "logger=none",
+    "model_registry": "task=export",
+}
+
+
+class Checkpoint(Node):
+    """callbacks.checkpoint.*"""
+
+    monitor: Metric
+    mode: Mode
+    every_n_updates: Positive | None
+
+
+class EarlyStopping(Node):
+    """callbacks.early_stopping.*"""
+
+    patience: Positive | None
+    monitor: Metric
+    mode: Mode
+    min_delta: NotNegativeFloat
+
+
+class Callbacks(Node):
+    """callbacks.*"""
+
+    checkpoint: Checkpoint
+    early_stopping: EarlyStopping
+
+
+class TensorBoard(Target):
+    """logger.tensorboard.*"""
+
+    name: Literal[""]
+    version: Literal[""]
+    default_hp_metric: bool
+
+
+class Csv(Target):
+    """logger.csv.*"""
+
+    name: Literal[""]
+    version: Literal[""]
+
+
+class Loggers(Node):
+    """logger.*"""
+
+    tensorboard: TensorBoard | None = None
+    csv: Csv | None = None
+
+
+FIXED = {"model": Model, "trainer": Trainer, "callbacks": Callbacks, "logger": Loggers}
+BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
+    "data": {
+        **dict.fromkeys(
+            (f"handgrad.data.sources.{name}" for name in ("Digits", "BreastCancer", "Iris", "Wine")),
+            Data,
+        ),
+        **dict.fromkeys(
+            (f"handgrad.data.sources.{name}" for name in ("Moons", "Circles", "Spirals", "Xor")),
+            Generated,
+        ),
+        "handgrad.data.idx.Mnist": Idx,
+        "handgrad.data.idx.FashionMnist": Idx,
+        "handgrad.data.tables.Csv": Table,
+        "handgrad.data.tables.Parquet": Table,
+        "handgrad.data.arrays.Arrays": Arrays,
+    },
+    "backward": {
+        "handgrad.rules.closed_form": Target,
+        "handgrad.rules.autograd": Target,
+        "handgrad.rules.custom": CustomRule,
+        "handgrad.rules.mistake": Mistake,
+    },
+    "optimizer": {
+        "torch.optim.SGD": Sgd,
+        "torch.optim.Adam": Adam,
+        "torch.optim.AdamW": Adam,
+        "torch.optim.LBFGS": Lbfgs,
+    },
+    "scheduler": {
+        None: Scheduler,
+        "torch.optim.lr_scheduler.StepLR": Step,
+        "torch.optim.lr_scheduler.CosineAnnealingLR": Cosine,
+        "torch.optim.lr_scheduler.ExponentialLR": Exponential,
+        "torch.optim.lr_scheduler.ReduceLROnPlateau": Plateau,
+    },
+}
+OPEN = {"data": Data, "backward": Target, "optimizer": Optimizer, "scheduler": Scheduler}
+
+
+def validate(config: dict[str, Any]) -> None:
+    """Refuse a configuration with a wrong key, type, value or combination.
+
+    Args:
+        config: composed and resolved, in plain containers.
+
+    Raises:
+        BadInput: one line that names the key and what is accepted.
+    """
+    groups = {name: config.get(name) for name in (*FIXED, *BY_TARGET)}
+    for name in config.keys() - groups.keys() - Main.model_fields.keys():
+        raise BadInput(unknown_key(name))
+    check(Main, {name: value for name, value in config.items() if name not in groups}, "")
+    for name, node in groups.items():
+        if not isinstance(node, dict):
+            raise BadInput(f"{name}={node}: is a group of keys; see --help for its choices")
+        check(schema_of(name, node), node, f"{name}.")
+    check_combinations(config)
+
+
+def schema_of(group: str, node: dict[str, Any]) -> type[Node]:
+    """The keys of a node; of a class that is the user's own, only the common keys are known."""
+    if group in FIXED:
+        return FIXED[group]
+    target = node.get("_target_")
+    if target in BY_TARGET[group]:
+        return BY_TARGET[group][target]
+    base = OPEN[group]
+    return type(f"Own{base.__name__}", (base,), {"model_config": ConfigDict(extra="allow")})
+
+
+def check(schema: type[Node], node: dict[str, Any], prefix: str) -> None:
+    """Refuse the first thing in a node that does not fit its schema."""
+    try:
+        schema.model_validate(node)
+    except ValidationError as error:
+        raise BadInput(explain(error, prefix)) from None
+
+
+def explain(error: ValidationError, prefix: str) -> str:
+    """A validation error as one line; of a union's errors, what any member accepts."""
+    first, *others = error.errors()
+    path = [str(part) for part in first["loc"]]
+    top = path[0]
+    key = prefix + top
+    if first["type"] == "extra_forbidden":
+        return unknown_key(prefix + ".".join(path))
+    if first["type"] == "missing":
+        return f"{prefix}{'.'.join(path)} is missing"
+    same = [first, *(other for other in others if other["loc"][:1] == first["loc"][:1])]
+    nested = isinstance(error.errors()[0]["input"], dict) or len(path) > 1 and len(same) == 1
+    if nested and "[" not in path[-1]:
+        key = prefix + ".".join(path)
+    messages = dict.fromkeys(str(each["msg"])[0].lower() + str(each["msg"])[1:] for each in same)
+    return f"{key}={first['input']}: {', or '.join(messages)}".replace("input should be", "must be")
+
+
+def check_combinations(config: dict[str, Any]) -> None:
+    """Refuse values that are right by themselves and wrong together.
+
+    Raises:
+        BadInput: one line that names both.
+    """
+    trainer, scheduler = config["trainer"], config["scheduler"]
+    if trainer["max_epochs"] == -1 and trainer["max_steps"] == -1 and not trainer["max_time"]:
+        raise BadInput("trainer.max_epochs=-1 needs trainer.max_steps or trainer.max_time as well")
+    if config["optimizer"].get("nesterov") and not config["optimizer"].get("momentum"):
+        raise BadInput("optimizer.nesterov=true needs optimizer.momentum above 0")
+    if scheduler["interval"] == "validation" and not scheduler["monitor"]:
+        raise BadInput("scheduler.interval=validation needs scheduler.monitor")
+    if config["task"] in ("test", "predict", "export") and not config["ckpt_path"]:
+        raise BadInput(f"task={config['task']} needs ckpt_path: a checkpoint or a run's folder")
+
+
+def accepted_keys() -> Iterator[str]:
+    """Every key that some choice of the groups accepts."""
+    yield from Main.model_fields
+    yield from (*FIXED, *BY_TARGET, "experiment", "debug")
+    schemas = [(name, schema) for name, schema in FIXED.items()]
+    schemas += [(name, schema) for name, by in BY_TARGET.items() for schema in by.values()]
+    for group, schema in schemas:
+        yield from keys_of(schema, f"{group}.")
+
+
+def keys_of(schema: type[BaseModel], prefix: str) -> Iterator[str]:
+    """The keys of a schema and of the schemas within."""
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+        yield f"{prefix}{field.alias or name}"
+
+
+def unknown_key(key: str) -> str:
+    """One line about a key that does not exist, with the key to use instead."""
+    group, _, flag = key.partition(".")
+    if group == "trainer" and flag in REPLACED:
+        return f"{key} is not set here; use {REPLACED[flag]}"
+    accepted = list(dict.fromkeys(accepted_keys()))
+    if key in accepted:
+        return f"{key} does not exist for this choice of {group}"
+    alike = [each for each in accepted if each.count(".") == key.count(".")]
+    nearest = difflib.get_close_matches(key, alike, n=1, cutoff=0.75)
+    if nearest:
+        return f"{key} is not a key; did you mean {nearest[0]}?"
+    known = [each.removeprefix(f"{group}.") for each in accepted if each.startswith(f"{group}.")]
+    choices = known or [each for each in accepted if "." not in each]
+    return f"{key} is not a key; accepted: {', '.join(choices)}"

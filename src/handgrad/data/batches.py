@@ -1,0 +1,203 @@
+"""The batches of an epoch, as a pure function of (seed, pass, device).
+
+Nothing here has a state: which examples the k-th update sees follows from the seed and from k alone,
+so that a run continues exactly from any update, and every device knows its share of every batch
+without asking the others. Batches are cut from whole tensors by index, a block of them at a time,
+because per-example collation and per-batch Python cost more than the arithmetic of a small network.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handgrad.data.part import Part
+
+BLOCK_BYTES = 4 * 2**20  # of inputs gathered at once: stays in the processor's cache
+
+
+class Update(NamedTuple):
+    """The examples of one update."""
+
+    pieces: tuple[slice, ...]  # this device's rows in the block; one piece is computed at once
+    examples: int  # over all devices
+
+
+class Block(NamedTuple):
+    """Examples of several consecutive updates, gathered at once, on the device."""
+
+    inputs: Tensor  # (rows of this device, n_x)
+    targets: Tensor  # (rows of this device, n_y)
+    updates: tuple[Update, ...]
+    rows: np.ndarray  # the examples' indices in the training part
+
+
+def share(examples: int, rank: int, world_size: int) -> slice:
+    """This device's contiguous share of a batch; shares differ by at most one example."""
+    return slice(rank * examples // world_size, (rank + 1) * examples // world_size)
+
+
+@lru_cache(maxsize=2)  # the blocks of one pass share its order
+def shuffled(examples: int, seed: int, number: int) -> np.ndarray:
+    """The order of the examples in pass `number`, a pure function of its arguments."""
+    return np.random.default_rng((seed, number)).permutation(examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """Which examples each update sees, on one of `world_size` devices.
+
+    Attributes:
+        examples: in the training part.
+        batch_size: over all devices; `examples` or more is full-batch descent, without shuffling.
+        accumulate: batches that one update sums.
+        microbatch: rows computed at once at most, to bound memory; None for whole batches.
+        passes: over the training part in one epoch.
+        limit: batches in one pass at most; None for all.
+    """
+
+    examples: int
+    batch_size: int
+    accumulate: int = 1
+    microbatch: int | None = None
+    passes: int = 1
+    limit: int | None = None
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Batches in one pass, the short last one included."""
+        batches = -(-self.examples // self.batch_size)
+        return batches if self.limit is None else min(batches, self.limit)
+
+    @property
+    def updates_per_pass(self) -> int:
+        """Updates in one pass; a short last accumulation window is an update of its own."""
+        return -(-self.batches_per_pass // self.accumulate)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Updates in one epoch."""
+        return self.updates_per_pass * self.passes
+
+    @property
+    def whole(self) -> bool:
+        """Whether every update sees every example."""
+        return self.batch_size >= self.examples
+
+    def order(self, number: int) -> np.ndarray:
+        """The order of the examples in pass `number`, counted from the start of the training."""
+        if self.whole:
+            return np.arange(self.examples)
+        return shuffled(self.examples, self.seed, number)
+
+    def batches(self, update: int) -> list[range]:
+        """The positions in the pass's order of each batch of an update."""
+        first = update % self.updates_per_pass * self.accumulate
+        numbers = range(first, min(first + self.accumulate, self.batches_per_pass))
+        starts = (number * self.batch_size for number in numbers)
+        return [range(start, min(start + self.batch_size, self.examples)) for start in starts]
+
+    def update(self, number: int, offset: int) -> tuple[Update, list[slice]]:
+        """Update `number`, its rows beginning at `offset` in a block.
+
+        Returns:
+            The update, and the positions of this device's rows in the pass's order.
+        """
+        pieces, positions = [], []
+        batches = self.batches(number)
+        for batch in batches:
+            rows = batch[share(len(batch), self.rank, self.world_size)]
+            step = self.microbatch or max(len(rows), 1)
+            for start in range(0, len(rows), step):
+                stop = min(start + step, len(rows))
+                pieces.append(slice(offset + start, offset + stop))
+            offset += len(rows)
+            positions.append(slice(rows.start, rows.stop))
+        return Update(tuple(pieces), sum(map(len, batches))), positions
+
+
+class TrainingBlocks:
+    """The rest of the current epoch as blocks, each ready on the device.
+
+    Args:
+        part: the training part.
+        plan: which examples each update sees.
+        updates_done: updates made since the start of the training; says where to continue.
+        horizon: how many updates a block may hold after so many updates, so that a block ends where
+            something else (a log line, a checkpoint, the last update) is due.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        plan: BatchPlan,
+        updates_done: Callable[[], int],
+        horizon: Callable[[int], int],
+    ) -> None:
+        self.part, self.plan = part, plan
+        self.updates_done, self.horizon = updates_done, horizon
+
+    def __iter__(self) -> Iterator[Block]:
+        """The blocks from the next update to the end of its epoch."""
+        number = self.updates_done()
+        end = (number // self.plan.updates_per_epoch + 1) * self.plan.updates_per_epoch
+        while number < end:
+            count = min(end - number, self.horizon(number), self.fitting)
+            yield (
+                self.whole_block(number, count) if self.plan.whole else self.block(number, count)
+            )
+            number += count
+
+    @property
+    def fitting(self) -> int:
+        """How many updates a block holds without outgrowing the cache."""
+        if self.plan.whole:
+            return self.plan.updates_per_epoch
+        rows = -(-self.plan.batch_size * self.plan.accumulate // self.plan.world_size)
+        return max(1, BLOCK_BYTES // (rows * self.part.bytes_per_example))
+
+    def block(self, number: int, count: int) -> Block:
+        """The `count` updates from `number` on, their rows gathered together."""
+        rows: list[np.ndarray] = []
+        updates: list[Update] = []
+        offset = 0
+        for k in range(number, number + count):
+            order = self.plan.order(k // self.plan.updates_per_pass)
+            update, positions = self.plan.update(k, offset)
+            updates.append(update)
+            rows += [order[position] for position in positions]
+            offset += sum(position.stop - position.start for position in positions)
+        indices = np.concatenate(rows)
+        return Block(*self.part.take(torch.from_numpy(indices)), tuple(updates), indices)
+
+    def whole_block(self, number: int, count: int) -> Block:
+        """The `count` full-batch updates from `number` on: views of this device's examples."""
+        update, positions = self.plan.update(number, 0)
+        rows = slice(positions[0].start, positions[-1].stop)
+        inputs, targets = self.part.rows(rows)
+        return Block(inputs, targets, (update,) * count, np.arange(rows.start, rows.stop))
+
+
+class EvaluationChunks:
+    """This device's contiguous share of a part, in chunks; every example exactly once."""
+
+    def __init__(self, part: Part, rank: int, world_size: int, limit: int | None = None) -> None:
+        examples = len(part) if limit is None else min(len(part), limit)
+        self.part, self.share = part, share(examples, rank, world_size)
+        self.rows = max(1, BLOCK_BYTES // part.bytes_per_example)
+
+    def __len__(self) -> int:
+        """Chunks; at least one, so that a device with an empty share still joins the sums."""
+        return max(1, -(-(self.share.stop - self.share.start) // self.rows))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets of each chunk."""
+        for start in range(self.share.start, self.share.start + len(self) * self.rows, self.rows):
+            yield self.part.rows(slice(start, min(start + self.rows, self.share.stop)))

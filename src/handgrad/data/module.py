@@ -1,0 +1,174 @@
+"""The LightningDataModule: a source's examples, split, scaled, and cut into batches."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from typing_extensions import override
+
+from handgrad.data.batches import BatchPlan, EvaluationChunks, TrainingBlocks
+from handgrad.data.examples import Known, Source
+from handgrad.data.part import Part
+from handgrad.data.scaling import Scaling
+from handgrad.data.splits import split
+
+PARTS = ("train", "val", "test")
+Horizon = Callable[[int], int]
+
+
+class ExampleData(L.LightningDataModule):
+    """Examples in three parts, their scaling fitted on the training part alone.
+
+    Args:
+        source: where the examples come from.
+        batch_size: examples in a batch over all devices, or "full" for full-batch descent.
+        microbatch: examples computed at once at most on one device; None for whole batches.
+        passes_per_epoch: passes over the training part in one epoch.
+        accumulate: batches that one update sums.
+        scale: "auto" for the source's default, "none", "standard", "minmax" or "/NUMBER".
+        validation: fraction of the whole for validation; 0 for none.
+        test: fraction of the whole for the test; 0 for none.
+        seed: of the split and of the order of the examples.
+        dtype: of inputs and targets.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int | str,
+        microbatch: int | None = None,
+        passes_per_epoch: int = 1,
+        accumulate: int = 1,
+        scale: str = "auto",
+        validation: float | None = None,
+        test: float | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.source, self.scale, self.seed, self.dtype = source, scale, seed, dtype
+        self.batch_size, self.microbatch = batch_size, microbatch
+        self.passes_per_epoch, self.accumulate = passes_per_epoch, accumulate
+        self.validation, self.test = validation, test
+        self.horizon: Horizon = lambda updates: 1
+        self.limit: int | None = None
+        self.known: Known | None = None
+        self.scaling: Scaling | None = None
+        self.parts: dict[str, Part] = {}
+
+    def read(self) -> "ExampleData":
+        """Read the source and split it.
+
+        Raises:
+            ValueError: if the data are not what training needs; one line.
+            OSError: if a file cannot be read.
+        """
+        self.examples = self.source.read(self.known)
+        self.known = self.examples.known
+        self.indices = dict(
+            zip(PARTS, split(self.examples, self.validation, self.test, self.seed), strict=True)
+        )
+        if self.scaling is None:
+            scale = self.source.default_scale if self.scale == "auto" else self.scale
+            self.scaling = Scaling.fit(scale, self.examples.X, self.indices["train"])
+        return self
+
+    def read_unsplit(self, *, target_required: bool = False) -> "ExampleData":
+        """Read every row of the source as one part, to test or predict.
+
+        Raises:
+            ValueError: if the data do not fit what training knew; one line.
+            OSError: if a file cannot be read.
+        """
+        self.examples = self.source.read(self.known, target_required=target_required)
+        self.indices = {"test": np.arange(len(self.examples.X))}
+        return self
+
+    @override
+    def setup(self, stage: str) -> None:
+        assert self.scaling is not None, "read() comes before setup()"
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        for name, indices in self.indices.items():
+            if name not in self.parts:
+                self.parts[name] = Part(self.examples, indices, self.scaling, self.dtype, device)
+
+    @override
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        return batch  # the parts live on the device already
+
+    def plan(self, rank: int = 0, world_size: int = 1) -> BatchPlan:
+        """Which examples each update sees, on one of `world_size` devices."""
+        examples = len(self.indices["train"])
+        full = self.batch_size == "full"
+        return BatchPlan(
+            examples=examples,
+            batch_size=examples if full else int(self.batch_size),
+            accumulate=self.accumulate,
+            microbatch=self.microbatch,
+            passes=self.passes_per_epoch,
+            limit=self.limit,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    @override
+    def train_dataloader(self) -> TrainingBlocks:
+        trainer = self.trainer
+        assert trainer is not None, "the training batches follow a Trainer's updates"
+        self.take_over_limit(trainer)
+        plan = self.plan(trainer.global_rank, trainer.world_size)
+        return TrainingBlocks(self.parts["train"], plan, lambda: trainer.global_step, self.horizon)
+
+    def take_over_limit(self, trainer: L.Trainer) -> None:
+        """Apply limit_train_batches to batches: Lightning itself would apply it to our blocks."""
+        limit = trainer.limit_train_batches
+        if isinstance(limit, float):
+            self.limit = None if limit == 1.0 else int(limit * self.plan().batches_per_pass)
+        else:
+            self.limit = limit
+        trainer.limit_train_batches = 1.0
+
+    @override
+    def val_dataloader(self) -> EvaluationChunks | list[Any]:
+        return self.chunks("val")
+
+    @override
+    def test_dataloader(self) -> EvaluationChunks | list[Any]:
+        return self.chunks("test")
+
+    @override
+    def predict_dataloader(self) -> EvaluationChunks | list[Any]:
+        return self.chunks("test")
+
+    def chunks(self, name: str) -> EvaluationChunks | list[Any]:
+        """The chunks of one part; an empty list where the part is empty."""
+        if not len(self.parts[name]):
+            return []
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return EvaluationChunks(self.parts[name], rank, world_size)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """What evaluation needs again: the scaling, and the names of classes and features."""
+        assert self.known is not None and self.scaling is not None, "read() comes before saving"
+        return {
+            "known": asdict(self.known),
+            "scaling": self.scaling.state(),
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        known = state_dict["known"]
+        self.known = Known(
+            tuple(known["class_names"]),
+            tuple(known["feature_names"]),
+            tuple(known["target_names"]),
+            known["multi_label"],
+        )
+        self.scaling = Scaling.from_state(state_dict["scaling"])

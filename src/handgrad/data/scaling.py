@@ -1,0 +1,142 @@
+"""Scaling of features: (value - offset) / divisor, with statistics of the training part alone."""
+
+import math
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from handgrad.data.features import row_pieces
+
+
+def check_scale(scale: str) -> str:
+    """The same value of data.scale, if it is one.
+
+    Raises:
+        ValueError: unless it is none, standard, minmax or a division such as /255.
+    """
+    if scale not in ("none", "standard", "minmax") and _division(scale) is None:
+        raise ValueError(f"data.scale={scale}: auto, none, standard, minmax or a division as /255")
+    return scale
+
+
+def _division(scale: str) -> float | None:
+    """The number after the slash; None where there is no slash or no positive number."""
+    if not isinstance(scale, str) or not scale.startswith("/"):
+        return None
+    try:
+        divisor = float(scale[1:])
+    except ValueError:
+        return None
+    return divisor if 0 < divisor < math.inf else None
+
+
+class Scaling:
+    """(value - offset) / divisor, one pair for each feature or one for all.
+
+    Args:
+        scale: the value of data.scale it stands for.
+        offset: (n_x,), or (1,) where all features share it.
+        divisor: likewise; 1 for a feature that is constant in the training part.
+    """
+
+    def __init__(self, scale: str, offset: np.ndarray, divisor: np.ndarray) -> None:
+        """Keeps the three, the last two in float64."""
+        self.scale = scale
+        self.offset = np.asarray(offset, dtype=np.float64)
+        self.divisor = np.asarray(divisor, dtype=np.float64)
+
+    @classmethod
+    def fit(cls, scale: str, features: np.ndarray, indices: np.ndarray | None = None) -> "Scaling":
+        """The scaling of the examples at `indices`, read in pieces where they are memory-mapped.
+
+        Args:
+            scale: none, standard (mean 0, deviation 1), minmax (0 to 1) or a division as /255.
+            features: unscaled, (N, n_x).
+            indices: the training part; None: all.
+
+        Raises:
+            ValueError: if the scale is unknown, there is no example, or a statistic overflows.
+        """
+        check_scale(scale)
+        if scale not in ("standard", "minmax"):
+            return cls(scale, np.zeros(1), np.array([_division(scale) or 1.0]))
+        indices = np.arange(len(features)) if indices is None else indices
+        if not len(indices):
+            raise ValueError(f"data.scale={scale}: there is no example to take the statistics from")
+        return cls(scale, *_statistics(features, scale, indices))
+
+    def state(self) -> dict[str, Any]:
+        """Plain containers that hold it exactly, for a checkpoint."""
+        return {
+            "scale": self.scale,
+            "offset": self.offset.tolist(),
+            "divisor": self.divisor.tolist(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Scaling":
+        """The scaling that `state()` describes, to the bit."""
+        return cls(state["scale"], state["offset"], state["divisor"])
+
+    @overload
+    def apply(self, features: np.ndarray, dtype: DTypeLike = ...) -> np.ndarray: ...
+
+    @overload
+    def apply(self, features: torch.Tensor, dtype: DTypeLike = ...) -> torch.Tensor: ...
+
+    def apply(
+        self, features: np.ndarray | torch.Tensor, dtype: DTypeLike = np.float32
+    ) -> np.ndarray | torch.Tensor:
+        """Scaled features; computed in float64, rounded once.
+
+        Args:
+            features: unscaled, (m, n_x), an array or a tensor of any real dtype.
+            dtype: of the result, as NumPy names it.
+
+        Returns:
+            (m, n_x), an array for an array, a tensor on the same device for a tensor.
+
+        Raises:
+            ValueError: if there is another number of features, or a value overflows the dtype.
+        """
+        if isinstance(features, torch.Tensor):
+            scaled = self.apply(features.detach().cpu().numpy(), dtype)
+            return torch.from_numpy(scaled).to(features.device)
+        if features.ndim != 2 or len(self.offset) not in (1, features.shape[1]):
+            raise ValueError(
+                f"features are {features.shape}, the scaling is for {len(self.offset)} features"
+            )
+        scaled = np.empty(features.shape, dtype)
+        try:
+            with np.errstate(over="raise"):
+                for rows in row_pieces(features.shape):
+                    exact = np.asarray(features[rows], dtype=np.float64)
+                    scaled[rows] = (exact - self.offset) / self.divisor
+        except FloatingPointError as error:
+            raise ValueError(
+                f"data.scale={self.scale}: a feature is too large for {scaled.dtype}"
+            ) from error
+        return scaled
+
+
+def _statistics(
+    features: np.ndarray, scale: str, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Offset and divisor of every feature, (n_x,) each."""
+    scaler = StandardScaler() if scale == "standard" else MinMaxScaler()
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in row_pieces((len(indices), features.shape[1])):
+            scaler.partial_fit(np.asarray(features[indices[rows]], dtype=np.float64))
+    if isinstance(scaler, StandardScaler):
+        offset, divisor = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
+        divisor = np.where(np.isfinite(np.asarray(scaler.var_)), divisor, np.inf)  # it says 1
+    else:
+        offset, spread = np.asarray(scaler.data_min_), np.asarray(scaler.data_range_)
+        divisor = np.where(spread == 0, 1.0, spread)
+    bad = np.flatnonzero(~np.isfinite(offset) | ~np.isfinite(divisor))
+    if bad.size:
+        raise ValueError(f"data.scale={scale}: feature {bad[0]} is too large, its spread overflows")
+    return offset, divisor

@@ -1,0 +1,148 @@
+"""Data that need no file: shipped with scikit-learn, or generated."""
+
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from sklearn import datasets
+
+from handgrad.data.examples import Examples, Known, Source, check_known
+
+
+class Digits(Source):
+    """1797 handwritten digits of 8 x 8 pixels in 0..16 (UCI, Alpaydin and Kaynak 1998)."""
+
+    default_scale = "/16"
+
+    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
+        """All 1797 digits; see Source.read."""
+        return _shipped(datasets.load_digits(), "digits", known, image_shape=(8, 8))
+
+
+class BreastCancer(Source):
+    """569 tumours with 30 measurements, malignant or benign (UCI, Wolberg 1995)."""
+
+    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
+        """All 569 tumours; see Source.read."""
+        return _shipped(datasets.load_breast_cancer(), "breast_cancer", known)
+
+
+class Iris(Source):
+    """150 flowers with 4 measurements in cm, three species (Fisher 1936)."""
+
+    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
+        """All 150 flowers; see Source.read."""
+        return _shipped(datasets.load_iris(), "iris", known)
+
+
+class Wine(Source):
+    """178 wines with 13 measurements, three growers (UCI, Aeberhard, Forina 1991)."""
+
+    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
+        """All 178 wines; see Source.read."""
+        return _shipped(datasets.load_wine(), "wine", known)
+
+
+def _shipped(
+    bunch, title: str, known: Known | None, image_shape: tuple[int, int] | None = None
+) -> Examples:
+    examples = Examples(
+        X=bunch.data,
+        target=bunch.target.astype(np.int64),
+        class_names=tuple(str(name) for name in bunch.target_names),
+        feature_names=tuple(str(name) for name in bunch.feature_names),
+        image_shape=image_shape,
+    )
+    return check_known(examples, known, title)
+
+
+class Generated(Source):
+    """Points in the plane, two classes, drawn anew by `seed`.
+
+    Args:
+        examples: number of points.
+        noise: standard deviation of the Gaussian noise on both coordinates, in their unit.
+        seed: of the points and their noise.
+
+    Raises:
+        ValueError: if there are fewer than 4 points, or the noise is negative or not finite.
+    """
+
+    title: ClassVar[str]
+
+    def __init__(self, *, examples: int, noise: float, seed: int) -> None:
+        """Checks the three keys."""
+        if not isinstance(examples, int) or examples < 4:
+            raise ValueError(f"data.examples={examples}: a whole number, 4 or more")
+        if not (isinstance(noise, (int, float)) and math.isfinite(noise) and noise >= 0):
+            raise ValueError(f"data.noise={noise}: a finite number, 0 or more")
+        self.examples, self.noise, self.seed = examples, float(noise), seed
+
+    @abstractmethod
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates (N, 2) and classes (N,)."""
+
+    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
+        """The points; see Source.read."""
+        coordinates, classes = self.points()
+        examples = Examples(coordinates, classes.astype(np.int64), ("0", "1"), ("x", "y"))
+        return check_known(examples, known, self.title)
+
+
+class Moons(Generated):
+    """Two interleaving half circles of radius 1."""
+
+    title = "moons"
+
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """See Generated.points."""
+        coordinates, classes = datasets.make_moons(
+            self.examples, noise=self.noise, random_state=self.seed
+        )
+        return np.asarray(coordinates), np.asarray(classes)
+
+
+class Circles(Generated):
+    """A circle of radius 1 (class 0) around one of radius 1/2 (class 1)."""
+
+    title = "circles"
+
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """See Generated.points."""
+        coordinates, classes = datasets.make_circles(
+            self.examples, noise=self.noise, factor=0.5, random_state=self.seed
+        )
+        return np.asarray(coordinates), np.asarray(classes)
+
+
+class Spirals(Generated):
+    """Two interleaved arms of one turn, radius 0.1 to 1."""
+
+    title = "spirals"
+
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """See Generated.points."""
+        rng = np.random.default_rng(self.seed)
+        classes = np.arange(self.examples) % 2
+        along = rng.uniform(size=self.examples)  # 0 in the middle, 1 at the arm's end
+        angle = 2 * np.pi * along + np.pi * classes
+        radius = 0.1 + 0.9 * along
+        arms = radius[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+        return arms + rng.normal(scale=self.noise, size=arms.shape), classes
+
+
+class Xor(Generated):
+    """Clouds around the corners of the unit square; class 1 where one coordinate is 1, not both.
+
+    `examples: 4` without noise is the bare truth table (0,0) (0,1) (1,0) (1,1).
+    """
+
+    title = "xor"
+
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """See Generated.points."""
+        rng = np.random.default_rng(self.seed)
+        corner = np.arange(self.examples) % 4
+        bits = np.column_stack([corner // 2, corner % 2])
+        return bits + rng.normal(scale=self.noise, size=bits.shape), bits[:, 0] ^ bits[:, 1]

@@ -1,0 +1,242 @@
+"""The user's own tables: CSV and Parquet files with a name for every column."""
+
+import csv
+import gzip
+import re
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TextIO
+
+import numpy as np
+import pandas as pd
+
+from handgrad.data.columns import Columns, Target, choose_columns
+from handgrad.data.examples import Examples, Known, Source
+from handgrad.data.features import check_features
+from handgrad.data.files import existing_file, first_line, refuse_larger_than_memory
+from handgrad.data.targets import Labels, Place, class_labels, output_labels
+
+MISSING = ["", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "None", "?"]  # no number
+
+
+class Table(Source):
+    """A file with named columns; one of them holds the class, or several hold labels in [0, 1].
+
+    Args:
+        path: of the file.
+        target: the name or index of the class's column, or a list of columns (multi-label).
+    """
+
+    def __init__(self, *, path: str | Path | None, target: Target = None) -> None:
+        """Keeps the two keys; nothing is opened yet."""
+        self.path, self.target = path, target
+
+    @abstractmethod
+    def names(self, file: Path) -> list[str]:
+        """The names of all columns of the file."""
+
+    @abstractmethod
+    def frame(self, file: Path, names: list[str], columns: Columns) -> pd.DataFrame:
+        """The chosen columns of the file."""
+
+    @abstractmethod
+    def place(self, file: Path, row: int) -> str:
+        """How a row of the frame is found in the file."""
+
+    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
+        """See Source.read."""
+        file = existing_file(self.path)
+        refuse_larger_than_memory(file)
+        names = self.names(file)
+        columns = choose_columns(names, self.target, str(file), known, target_required)
+        frame = self.frame(file, names, columns)
+        if not len(frame):
+            raise ValueError(f"{file} has a header alone, and no row of data")
+
+        def place(row: int) -> str:
+            return self.place(file, row)
+
+        features = _numbers(frame, columns.features, str(file), place)
+        check_features(features, columns.features, str(file), place, warn=known is None)
+        labels = _labels(frame, columns, str(file), place, known)
+        return Examples(
+            X=features,
+            target=labels.target if labels else None,
+            class_names=known.class_names if known else labels.class_names if labels else (),
+            feature_names=columns.features,
+            multi_label=columns.multi_label,
+            target_names=columns.target,
+        )
+
+
+class Csv(Table):
+    """A CSV file in UTF-8, plain or gzipped, with a header; `,` `;` tab or `|` between cells."""
+
+    def names(self, file: Path) -> list[str]:
+        """The header; every row is refused that has more or fewer cells."""
+        names: list[str] = []
+        for line, cells in _rows(file):
+            if not names:
+                names = [cell.strip() for cell in cells]
+                _check_header(names, file)
+            elif len(cells) != len(names):
+                raise ValueError(
+                    f"{file}, line {line}: {len(cells)} cells, the header has {len(names)}"
+                )
+        if not names:
+            raise ValueError(f"{file} holds blank lines alone; a header and rows are needed")
+        return names
+
+    def frame(self, file: Path, names: list[str], columns: Columns) -> pd.DataFrame:
+        """See Table.frame."""
+        numbers = columns.features + (columns.target if columns.multi_label else ())
+        texts = () if columns.multi_label else columns.target
+        separator = _separator(file)
+        with _text(file) as text:
+            return pd.read_csv(
+                text,
+                sep=separator,
+                header=0,
+                names=names,
+                usecols=[*columns.features, *columns.target],
+                index_col=False,
+                skipinitialspace=True,
+                low_memory=False,
+                keep_default_na=False,  # a class may be called NA or None
+                na_values=dict.fromkeys(numbers, MISSING),
+                dtype=dict.fromkeys(texts, str),
+            )
+
+    def place(self, file: Path, row: int) -> str:
+        """The line as editors count it; blank lines are no rows, a quoted cell may span lines."""
+        lines = (line for line, _ in _rows(file))
+        return next((f"line {line}" for index, line in enumerate(lines) if index == row + 1), "?")
+
+
+class Parquet(Table):
+    """A Parquet file; the extra `parquet` (pyarrow) reads it."""
+
+    def names(self, file: Path) -> list[str]:
+        """All columns but those that pandas wrote as the index of the rows."""
+        with _parquet(file) as parquet:
+            metadata = parquet.read_metadata(file)
+            schema = metadata.schema.to_arrow_schema()
+        refuse_larger_than_memory(file, 8 * metadata.num_rows * metadata.num_columns)
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        return [name for name in schema.names if name not in index]
+
+    def frame(self, file: Path, names: list[str], columns: Columns) -> pd.DataFrame:
+        """See Table.frame."""
+        with _parquet(file) as parquet:
+            table = parquet.read_table(file, columns=[*columns.features, *columns.target])
+            return table.to_pandas(ignore_metadata=True)
+
+    def place(self, file: Path, row: int) -> str:
+        """The row, counted from 0: the format has no lines."""
+        return f"row {row} (the first is 0)"
+
+
+@contextmanager
+def _parquet(file: Path) -> Iterator[ModuleType]:
+    """The module that reads Parquet; what it says of a bad file in one line."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError(
+            "data=parquet needs the extra: python -m pip install 'handgrad[parquet]'"
+        ) from error
+    try:
+        yield parquet
+    except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these
+        raise ValueError(f"{file} is no readable Parquet file: {first_line(error)}") from error
+
+
+@contextmanager
+def _text(file: Path) -> Iterator[TextIO]:
+    """A CSV file's text, unpacked where gzipped; what is wrong with it in one line."""
+    with file.open("rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+    opener = gzip.open if zipped else open
+    try:
+        with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
+            yield text
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is no UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{file} is damaged gzip: {first_line(error)}") from error
+    except (csv.Error, pd.errors.ParserError) as error:
+        raise ValueError(f"{file} is no readable CSV: {first_line(error)}") from error
+
+
+def _separator(file: Path) -> str:
+    """What stands between the cells: the most frequent candidate outside quotes in line 1."""
+    with _text(file) as text:
+        header = re.sub(r'"[^"]*"', "", next((line for line in text if line.strip()), ""))
+    return max(",;\t|", key=header.count)
+
+
+def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of the header and of every row; blank lines are none."""
+    separator = _separator(file)
+    with _text(file) as text:
+        reader = csv.reader(text, delimiter=separator, skipinitialspace=True)
+        for cells in reader:
+            if len(cells) > 1 or any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
+
+
+def _check_header(names: list[str], file: Path) -> None:
+    """Refuses a first row of numbers, unless they count the columns as pandas does."""
+    counting = [str(i) for i in range(len(names))]
+    if names != counting and all(_is_number(name) for name in names):
+        raise ValueError(f"{file}, line 1: numbers where the header should name the columns")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(frame: pd.DataFrame, names: Sequence[str], title: str, place: Place) -> np.ndarray:
+    """Some columns as numbers, (N, n) float64; NaN where a cell is missing."""
+    numbers = np.empty((len(frame), len(names)))
+    for position, name in enumerate(names):
+        cells = pd.Series(frame[name])
+        if not pd.api.types.is_numeric_dtype(cells):
+            cells = _spelt_numbers(cells, name, title, place)
+        numbers[:, position] = cells.to_numpy(dtype=np.float64, na_value=np.nan)
+    return numbers
+
+
+def _spelt_numbers(cells: pd.Series, name: str, title: str, place: Place) -> pd.Series:
+    """The numbers that texts spell, NaN where empty; any other text is refused."""
+    numbers = pd.Series(pd.to_numeric(cells.astype(str), errors="coerce"))
+    wrong = np.flatnonzero(numbers.isna() & ~cells.isna())
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"{title}, {place(row)}: column '{name}' holds {str(cells.iloc[row])[:40]!r}, "
+            f"no number (such cells in all: {len(wrong)})"
+        )
+    return numbers
+
+
+def _labels(
+    frame: pd.DataFrame, columns: Columns, title: str, place: Place, known: Known | None
+) -> Labels | None:
+    """The target in the form of Examples; None where the file has none."""
+    if not columns.target:
+        return None
+    if not columns.multi_label:
+        return class_labels(pd.Series(frame[columns.target[0]]), title, place, known)
+    values = _numbers(frame, columns.target, title, place)
+    return output_labels(values, columns.target, title, place, warn=known is None)

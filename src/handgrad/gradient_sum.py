@@ -1,0 +1,57 @@
+"""The gradient of an update whose examples come in pieces: sums first, then one division.
+
+The mean of the pieces' means would weigh a short piece too much (by 32% for 100, 27 and 1 examples).
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+
+from handgrad.backprop import Gradients
+
+
+class GradientSum:
+    """Un-normalised sums of dW1, db1, dW2, db2 over pieces and devices, in one flat buffer.
+
+    Args:
+        parameters: W1, b1, W2, b2.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self.parameters = list(parameters)
+        sizes = [parameter.numel() for parameter in self.parameters]
+        first = self.parameters[0]
+        wide = torch.promote_types(first.dtype, torch.float32)
+        self.flat = torch.zeros(sum(sizes), dtype=wide, device=first.device)
+        shapes = [parameter.shape for parameter in self.parameters]
+        self.views = [
+            part.view(shape) for part, shape in zip(self.flat.split(sizes), shapes, strict=True)
+        ]
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.flat.zero_()
+
+    def add(self, gradients: Gradients, examples: int) -> None:
+        """Add the sums over one piece: the rule's means times the piece's examples."""
+        _, dW2, db2, _, dW1, db1 = gradients
+        for view, mean in zip(self.views, (dW1, db1, dW2, db2), strict=True):
+            view.add_(mean, alpha=examples)
+
+    def write_mean(self, examples: int) -> None:
+        """Sum over the devices, divide once by all examples, and write `.grad`."""
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.flat)
+        self.flat /= examples
+        for parameter, view in zip(self.parameters, self.views, strict=True):
+            parameter.grad = view.to(parameter.dtype)
+
+
+def write(parameters: Iterable[Parameter], gradients: Gradients) -> None:
+    """Make dW1, db1, dW2, db2 the `.grad` of W1, b1, W2, b2, in their dtype."""
+    _, dW2, db2, _, dW1, db1 = gradients
+    for parameter, gradient in zip(parameters, (dW1, db1, dW2, db2), strict=True):
+        parameter.grad = gradient.to(parameter.dtype)

@@ -1,0 +1,271 @@
+"""The LightningModule: when the equations run, and what becomes of their result. No formula here."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from handgrad import backprop, optimizers
+from handgrad.backprop import Activations, Cost, Parameters
+from handgrad.gradient_sum import GradientSum, write
+from handgrad.initialization import initialize
+from handgrad.rules import Rule
+from handgrad.tally import Sums, Tally
+
+COSTS = {"cross_entropy": backprop.cross_entropy, "quadratic": backprop.quadratic}
+SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
+
+
+class Update(Protocol):
+    """The examples of one update: this device's pieces, and how many there are on all devices."""
+
+    pieces: tuple[slice, ...]
+    examples: int
+
+
+class Block(Protocol):
+    """The examples of several consecutive updates."""
+
+    inputs: Tensor
+    targets: Tensor
+    updates: tuple[Update, ...]
+
+
+class TwoLayerNetwork(L.LightningModule):
+    """A two-layer sigmoid network that trains with a hand-written backward pass.
+
+    Calling it on inputs (m, in_features), scaled as in training, gives A2, (m, out_features). Its
+    weights have the orientation of `torch.nn.Linear`. Training runs without autograd: forward, the
+    backward rule, `.grad`, the optimizer's step; one `training_step` makes all updates of a block.
+
+    Args:
+        in_features: inputs.
+        hidden_features: hidden units.
+        out_features: outputs; 1 for two classes.
+        init: a name of `handgrad.initialization.INITIALIZATIONS`.
+        init_range: the a of init="uniform", U(-a, a).
+        seed: of the initial weights.
+        cost: "cross_entropy" or "quadratic".
+        multilabel: whether outputs are labels of their own, instead of classes that exclude
+            each other; then an example counts as right when all its labels are.
+        rule: takes the cost and gives the backward rule; needed for training only.
+        optimizer: takes the parameters and gives the optimizer; needed for training only.
+        scheduler: takes the optimizer and gives the learning rate's scheduler.
+        scheduler_interval: "step" (each update), "epoch", or "validation" (with its monitor).
+        scheduler_monitor: the metric given to a scheduler that steps with the validation.
+        weight_decay: on the weights, not on the biases.
+        clip_norm: bound on the norm of the whole gradient.
+        compile: whether forward and the rule go through torch.compile.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        out_features: int,
+        *,
+        init: str = "xavier",
+        init_range: float = 1.0,
+        seed: int = 0,
+        cost: str = "cross_entropy",
+        multilabel: bool = False,
+        rule: Callable[[Cost], Rule] | None = None,
+        optimizer: optimizers.OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        scheduler_interval: str = "epoch",
+        scheduler_monitor: str | None = None,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            "in_features",
+            "hidden_features",
+            "out_features",
+            "init",
+            "init_range",
+            "seed",
+            "cost",
+            "multilabel",
+            logger=False,
+        )
+        self.automatic_optimization = False
+        start = initialize(
+            init,
+            in_features,
+            hidden_features,
+            out_features,
+            generator=torch.Generator().manual_seed(seed),
+            uniform_range=init_range,
+        )
+        self.W1, self.b1, self.W2, self.b2 = (torch.nn.Parameter(tensor) for tensor in start)
+        self.cost = COSTS[cost]
+        self.forward_pass = torch.compile(backprop.forward) if compile else backprop.forward
+        self.rule = None if rule is None else rule(self.cost)
+        self.backward_pass = torch.compile(self.rule) if compile else self.rule
+        self.optimizer, self.weight_decay, self.clip_norm = optimizer, weight_decay, clip_norm
+        self.scheduler, self.scheduler_interval = scheduler, scheduler_interval
+        self.scheduler_monitor = scheduler_monitor
+        self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
+        self.epoch = Sums()
+        self.figures: dict[str, float] = {}  # the newest points of the curves
+        self.published: dict[str, float] = {}  # of the last epoch, or of the test
+
+    @property
+    def params(self) -> Parameters:
+        """W1, b1, W2, b2 as the equations take them."""
+        return Parameters(self.W1, self.b1, self.W2, self.b2)
+
+    @override
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.forward_pass(self.params, inputs).A2
+
+    # Training: blocks of updates.
+
+    @override
+    def configure_optimizers(self) -> Any:
+        assert self.optimizer is not None, "training needs an optimizer"
+        weights, biases = [self.W1, self.W2], [self.b1, self.b2]
+        optimizer = optimizers.build(self.optimizer, weights, biases, self.weight_decay)
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer)}}
+
+    @override
+    def on_train_start(self) -> None:
+        self.sum = GradientSum(self.params)
+
+    @override
+    @torch.no_grad()
+    def training_step(self, block: Block, batch_idx: int) -> None:
+        """Make all updates of a block."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for update in block.updates:
+            if optimizers.needs_closure(optimizer):
+                self.step_with_closure(optimizer, block, update)
+            else:
+                self.differentiate(block, update, self.window)
+                optimizer.step()
+            if self.scheduler_interval == "step":
+                self.step_scheduler()
+        self.count_updates(len(block.updates))
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            self.log_window()
+
+    def differentiate(self, block: Block, update: Update, *tallies: Tally) -> None:
+        """Write the gradient over all examples of an update, on all devices, to `.grad`."""
+        assert self.backward_pass is not None, "training needs a rule"
+        alone = len(update.pieces) == 1 and self.trainer.world_size == 1
+        if not alone:
+            self.sum.clear()
+        for piece in update.pieces:
+            X, Y = block.inputs[piece], block.targets[piece]
+            activations = self.forward_pass(self.params, X)
+            gradients = self.backward_pass(self.params, activations, X, Y)
+            for tally in tallies:
+                tally.add(activations, Y)
+            if alone:
+                write(self.params, gradients)
+            else:
+                self.sum.add(gradients, len(X))
+        if not alone:
+            self.sum.write_mean(update.examples)
+        optimizers.clip(list(self.params), self.clip_norm)
+
+    def step_with_closure(
+        self, optimizer: torch.optim.Optimizer, block: Block, update: Update
+    ) -> None:
+        """Make one update with an optimizer that evaluates cost and gradient several times."""
+        before_the_update = [self.window]
+
+        @torch.no_grad()
+        def evaluate() -> float:
+            tally = Tally(self.cost, self.window.multilabel)
+            self.differentiate(block, update, tally, *before_the_update)
+            before_the_update.clear()
+            return tally.read(self.device).cost
+
+        optimizer.step(evaluate)  # pyright: ignore[reportArgumentType] - torch's LBFGS takes floats
+
+    def count_updates(self, updates: int) -> None:
+        """Tell Lightning of updates that did not go through its wrapper of the optimizer."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        for tracker in (progress.total, progress.current):
+            tracker.ready += updates
+            tracker.completed += updates
+
+    def step_scheduler(self, *metric: float) -> None:
+        """Let the learning rate's scheduler take a step."""
+        scheduler = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step(*metric)  # pyright: ignore[reportAttributeAccessIssue] - there is one
+
+    def log_window(self) -> None:
+        """Log cost and accuracy over the examples since the last point, once."""
+        sums = self.window.read(self.device)
+        if sums.examples:
+            self.epoch = self.epoch.plus(sums)
+            self.write_scalars("train", sums)
+
+    def write_scalars(self, part: str, sums: Sums) -> None:
+        """Give cost and accuracy of a part to the loggers, at the present update."""
+        figures = {f"cost/{part}": sums.cost, f"accuracy/{part}": sums.accuracy}
+        self.figures.update(figures)
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=self.trainer.global_step)
+
+    def publish(self, part: str, sums: Sums) -> None:
+        """Make cost and accuracy of a part known to callbacks that monitor them."""
+        figures = {f"cost/{part}": sums.cost, f"accuracy/{part}": sums.accuracy}
+        self.published.update(figures)
+        self.log_dict(figures, logger=False)
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        self.log_window()
+        self.publish("train", self.epoch)
+        self.epoch = Sums()
+        if self.scheduler_interval == "epoch":
+            self.step_scheduler()
+
+    # Evaluation: every example once.
+
+    def evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Count one chunk; a device's share may be empty."""
+        X, Y = batch
+        if len(X):
+            self.evaluation.add(self.forward_pass(self.params, X), Y)
+
+    @override
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.evaluate(batch)
+
+    @override
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.evaluate(batch)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        sums = self.evaluation.read(self.device)
+        if self.trainer.sanity_checking:
+            return
+        self.publish("val", sums)
+        self.write_scalars("val", sums)
+        if self.scheduler_interval == "validation":
+            assert self.scheduler_monitor is not None, "a scheduler on validation has a monitor"
+            self.step_scheduler(self.figures[self.scheduler_monitor])
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        sums = self.evaluation.read(self.device)
+        self.publish("test", sums)
+        self.write_scalars("test", sums)
+
+    @override
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self(batch[0])

@@ -1,0 +1,12 @@
+"""What Lightning says about other products and its own future is kept from the screen."""
+
+import logging
+import warnings
+
+
+def quiet_lightning() -> None:
+    """Silence hints about hardware and DataLoader workers, and deprecations inside Lightning."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")

@@ -1,0 +1,90 @@
+"""Trained networks: where a checkpoint lies, and what is in it."""
+
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from handgrad import build
+from handgrad.config import BadInput
+from handgrad.data.module import ExampleData
+from handgrad.module import TwoLayerNetwork
+
+
+def find(ckpt_path: str, folder: Path, prefer: str = "last") -> Path:
+    """The checkpoint that `ckpt_path` means.
+
+    Args:
+        ckpt_path: a file, a run's folder, or "best" or "last" of this run's folder.
+        folder: of this run.
+        prefer: which of a run's checkpoints is meant by its folder, "best" or "last".
+
+    Raises:
+        BadInput: if there is none.
+    """
+    if ckpt_path in ("best", "last"):
+        path = folder / "checkpoints" / f"{ckpt_path}.ckpt"
+    elif Path(ckpt_path).is_dir():
+        path = Path(ckpt_path) / "checkpoints" / f"{prefer}.ckpt"
+        if not path.exists():
+            path = path.with_name("last.ckpt")
+    else:
+        path = Path(ckpt_path)
+    if not path.is_file():
+        raise BadInput(f"ckpt_path={ckpt_path}: there is no file {path}")
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds; nothing in it is executed.
+
+    Raises:
+        BadInput: if it is damaged, or not one of ours.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise BadInput(f"ckpt_path={path}: damaged or not a checkpoint ({reason})") from None
+    if not isinstance(checkpoint, dict) or "config" not in checkpoint:
+        raise BadInput(f"ckpt_path={path}: not a checkpoint of handgrad")
+    return checkpoint
+
+
+class Trained(NamedTuple):
+    """A trained network with the data to apply it to."""
+
+    network: TwoLayerNetwork
+    data: ExampleData
+    config: dict[str, Any]  # of the training, with this run's data, trainer and logger
+    own_file: bool  # whether the data were named for this run
+
+
+def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Trained:
+    """The network of `ckpt_path` and the data it was trained on, or those named for this run.
+
+    Args:
+        config: of this run.
+        overrides: given for this run; those of `data` replace what training used.
+        folder: of this run.
+
+    Raises:
+        BadInput: if the checkpoint cannot be read.
+    """
+    path = find(config["ckpt_path"], folder, prefer="best")
+    checkpoint = load(path)
+    was = checkpoint["config"]
+    own = any(override.startswith(("data=", "experiment=")) for override in overrides)
+    node = config["data"] if own else was["data"]
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        if key.startswith("data.") and not own:
+            name = key.removeprefix("data.")
+            node = {**node, name: config["data"].get(name, override.partition("=")[2])}
+    restored = {**was, "data": node, "trainer": config["trainer"], "logger": config["logger"]}
+    data = build.data(restored)
+    data.load_state_dict(checkpoint["ExampleData"])
+    with build.bad_input():
+        network = TwoLayerNetwork.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    return Trained(network, data, restored, own or node != was["data"])

@@ -1,0 +1,88 @@
+"""Cost and accuracy as sums and counts, so that they are exact over batches and devices."""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from handgrad.backprop import Activations, Cost
+
+PENDING_ROWS = 8192  # answers kept before they are summed: few enough to be nothing in memory
+
+
+class Sums(NamedTuple):
+    """What a tally saw on all devices."""
+
+    cost_sum: float = 0.0
+    right: int = 0
+    examples: int = 0
+
+    @property
+    def cost(self) -> float:
+        """The mean cost of an example."""
+        return self.cost_sum / self.examples
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return self.right / self.examples
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Both together."""
+        return Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+
+class Tally:
+    """Sums of cost and right answers. Reading it is the only moment a value leaves the device.
+
+    Args:
+        cost: the cost that trains.
+        multilabel: whether an example is right when all its outputs are, each by itself.
+    """
+
+    def __init__(self, cost: Cost, multilabel: bool) -> None:
+        self.cost, self.multilabel = cost, multilabel
+        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.pending_rows = 0
+        self.sums: Tensor | None = None
+
+    def add(self, activations: Activations, Y: Tensor) -> None:
+        """Count one batch, which may be summed later, together with others.
+
+        Args:
+            activations: of the batch, (m, n_y) each at the output.
+            Y: its targets, (m, n_y).
+        """
+        self.pending.append((activations.z2, activations.A2, Y))
+        self.pending_rows += len(Y)
+        if self.pending_rows >= PENDING_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sum what is pending."""
+        if not self.pending:
+            return
+        z2, A2, Y = (torch.cat(tensors) for tensors in zip(*self.pending, strict=True))
+        self.pending, self.pending_rows = [], 0
+        wide = torch.float32 if Y.device.type == "mps" else torch.float64
+        cost_sum = self.cost.value(Activations(z2, A2, z2, A2), Y).to(wide) * len(Y)
+        sums = torch.stack([cost_sum, self.right(A2, Y).sum(dtype=wide), cost_sum.new_tensor(len(Y))])
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def right(self, A2: Tensor, Y: Tensor) -> Tensor:
+        """Whether each answer is right, (m,) bool."""
+        if self.multilabel or Y.shape[1] == 1:
+            return ((A2 > 0.5) == (Y > 0.5)).all(dim=1)
+        return A2.argmax(dim=1) == Y.argmax(dim=1)
+
+    def read(self, device: torch.device) -> Sums:
+        """The sums over all devices; then begin anew."""
+        self.flush()
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        sums = torch.zeros(3, dtype=wide, device=device) if self.sums is None else self.sums
+        self.sums = None
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        cost_sum, right, examples = sums.tolist()
+        return Sums(cost_sum, int(right), int(examples))

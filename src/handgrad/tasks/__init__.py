@@ -1,0 +1,1 @@
+"""What `task=` names: each module has run(config, overrides, folder)."""

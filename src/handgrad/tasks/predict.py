@@ -1,0 +1,67 @@
+"""Predict with a trained network: predictions.csv, one row for each example."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+
+from handgrad import build, saved
+from handgrad.data.examples import Examples
+from handgrad.quiet import quiet_lightning
+
+
+def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+    """Predict the test part of the training's data, or every row of a file named for it.
+
+    Raises:
+        BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
+    """
+    quiet_lightning()
+    trained = saved.restore(config, overrides, folder)
+    with build.bad_input():
+        if trained.own_file:
+            trained.data.read_unsplit()
+        else:
+            trained.data.read()
+    trainer = build.trainer(trained.config, folder, extra=[])
+    answers = trainer.predict(trained.network, datamodule=trained.data)
+    table = tabulate(
+        torch.cat(answers).float().numpy(),  # pyright: ignore[reportArgumentType] - one loader
+        trained.data.examples,
+        trained.data.indices["test"],
+    )
+    path = folder / "predictions.csv"
+    table.to_csv(path, index=False)
+    Console().print(f"{len(table)} predictions are in {path}", soft_wrap=True)
+
+
+def tabulate(answers: np.ndarray, examples: Examples, rows: np.ndarray) -> pd.DataFrame:
+    """One row for each example: its row in the data, probabilities, prediction, label if known.
+
+    Args:
+        answers: of the network, (m, outputs) in 0..1.
+        examples: the whole data.
+        rows: which examples the answers are of, (m,).
+    """
+    names = np.array(examples.class_names)
+    if examples.n_outputs == 1:
+        answers = np.hstack([1 - answers, answers])
+    table = pd.DataFrame({"row": rows})
+    for name, column in zip(examples.class_names, answers.T, strict=True):
+        table[f"probability_{safe(name)}"] = column
+    if examples.multi_label:
+        for name, column in zip(examples.class_names, answers.T, strict=True):
+            table[f"prediction_{safe(name)}"] = (column > 0.5).astype(int)
+    else:
+        table["prediction"] = [safe(name) for name in names[answers.argmax(axis=1)]]
+        if examples.target is not None:
+            table["label"] = [safe(name) for name in names[examples.target[rows]]]
+    return table
+
+
+def safe(name: str) -> str:
+    """A class's name that a spreadsheet does not take for a formula."""
+    return f"'{name}" if str(name)[:1] in ("=", "+", "@", "\t", "\r") else str(name)

@@ -1,0 +1,34 @@
+"""Test a trained network: cost and accuracy, every example counted once."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from handgrad import build, record, saved
+from handgrad.quiet import quiet_lightning
+
+
+def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+    """Test `ckpt_path` on the test part of its data, or on every row of a file named for it.
+
+    Raises:
+        BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
+    """
+    quiet_lightning()
+    trained = saved.restore(config, overrides, folder)
+    with build.bad_input():
+        if trained.own_file:
+            trained.data.read_unsplit(target_required=True)
+        else:
+            trained.data.read()
+    trainer = build.trainer(trained.config, folder, extra=[])
+    trainer.test(trained.network, datamodule=trained.data, verbose=False)
+    if trainer.is_global_zero:
+        metrics = trained.network.published
+        record.write_json(folder / "metrics.json", {**metrics, "run/devices": trainer.world_size})
+        examples = len(trained.data.parts["test"])
+        Console().print(
+            f"{examples} examples: accuracy {metrics['accuracy/test']:.2%}, "
+            f"cost {metrics['cost/test']:.4f}"
+        )

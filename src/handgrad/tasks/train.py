@@ -1,0 +1,77 @@
+"""Fit, then test the best network; leave its figures, checkpoints and curves in the run's folder."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.table import Table
+
+from handgrad import build, record, saved
+from handgrad.checkpoints import ConfigInCheckpoint
+from handgrad.data.module import ExampleData
+from handgrad.module import TwoLayerNetwork
+from handgrad.quiet import quiet_lightning
+
+
+def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+    """Train, from the beginning or from `ckpt_path`.
+
+    Raises:
+        BadInput: if the data, the rule, the device or the checkpoint are not what they must be.
+    """
+    quiet_lightning()
+    data = build.data(config)
+    with build.bad_input():
+        data.read()
+    network = build.network(config, data)
+    checkpoint = saved.find(config["ckpt_path"], folder) if config["ckpt_path"] else None
+    callbacks = [ConfigInCheckpoint(config), *build.keepers(config, folder)]
+    trainer = build.trainer(config, folder, extra=callbacks)
+    data.horizon = build.horizon(config, trainer)
+    record.write_run(folder, config)
+    record.point_to(folder)
+    start = time.perf_counter()
+    trainer.fit(network, datamodule=data, ckpt_path=checkpoint)
+    seconds = time.perf_counter() - start
+    updates = trainer.global_step  # testing begins by loading the best state, and its counters
+    test_best(trainer, network, data)
+    if trainer.is_global_zero:
+        metrics = {
+            **dict(sorted(network.published.items())),
+            "run/updates": updates,
+            "run/fit_seconds": seconds,
+            "run/devices": trainer.world_size,
+        }
+        record.write_json(folder / "metrics.json", metrics)
+        show(metrics, folder)
+
+
+def test_best(trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData) -> None:
+    """Test the best network on the test part; the last one, if none is kept."""
+    if len(data.parts["test"]):
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
+        trainer.test(network, datamodule=data, ckpt_path=best, verbose=False)
+
+
+def show(metrics: dict[str, float], folder: Path) -> None:
+    """The closing table, and how to look further."""
+    console = Console()
+    table = Table(title=f"{folder.name}", title_justify="left")
+    for column in ("", "train", "validation", "test"):
+        table.add_column(column, justify="right" if column else "left")
+    for name in ("cost", "accuracy"):
+        parts = [metrics.get(f"{name}/{part}") for part in ("train", "val", "test")]
+        percent = name == "accuracy"
+        cells = ["" if v is None else f"{v:.2%}" if percent else f"{v:.4f}" for v in parts]
+        table.add_row(name, *cells)
+    console.print(table)
+    console.print(
+        f"{metrics['run/updates']} updates in {metrics['run/fit_seconds']:.1f} s on "
+        f"{metrics['run/devices']} device(s). Everything is in {folder}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"tensorboard --logdir {folder.parent} --host 127.0.0.1", style="bold", soft_wrap=True
+    )

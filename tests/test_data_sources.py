@@ -1,0 +1,177 @@
+"""The shipped and generated sources, and the Examples that every source gives."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sklearn import datasets
+
+from handgrad.data.examples import Examples, Known
+from handgrad.data.sources import BreastCancer, Circles, Digits, Iris, Moons, Spirals, Wine, Xor
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+CONF = Path(__file__).resolve().parents[1] / "conf" / "data"
+SHIPPED = {
+    "digits": (Digits, datasets.load_digits, 10),
+    "breast_cancer": (BreastCancer, datasets.load_breast_cancer, 1),
+    "iris": (Iris, datasets.load_iris, 3),
+    "wine": (Wine, datasets.load_wine, 3),
+}
+GENERATED = [Moons, Circles, Spirals, Xor]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_data_are_scikit_learns_unscaled(name):
+    source, load, n_outputs = SHIPPED[name]
+    examples, bunch = source().read(), load()
+    np.testing.assert_array_equal(examples.X, bunch.data)
+    np.testing.assert_array_equal(examples.target, bunch.target)
+    assert examples.class_names == tuple(str(name) for name in bunch.target_names)
+    assert examples.n_outputs == n_outputs
+    assert examples.parts is None
+
+
+def test_digits_are_pictures_divided_by_16_and_tables_are_standardised():
+    assert Digits().read().image_shape == (8, 8)
+    assert Digits.default_scale == "/16"
+    assert {source.default_scale for source in (Iris, Wine, BreastCancer, Xor)} == {"standard"}
+
+
+@pytest.mark.parametrize("source", GENERATED)
+def test_generated_points_follow_the_seed_alone(source):
+    first = source(examples=37, noise=0.1, seed=3).read()
+    again = source(examples=37, noise=0.1, seed=3).read()
+    other = source(examples=37, noise=0.1, seed=4).read()
+    np.testing.assert_array_equal(first.X, again.X)
+    assert not np.array_equal(first.X, other.X)
+    assert first.X.shape == (37, 2)
+    assert set(first.target.tolist()) == {0, 1}
+    assert first.n_outputs == 1
+
+
+def test_four_points_without_noise_are_the_truth_table_of_xor():
+    examples = Xor(examples=4, noise=0, seed=5).read()
+    np.testing.assert_array_equal(examples.X, [[0, 0], [0, 1], [1, 0], [1, 1]])
+    np.testing.assert_array_equal(examples.target, [0, 1, 1, 0])
+
+
+def test_the_class_of_noisy_xor_is_that_of_the_nearest_corner():
+    examples = Xor(examples=401, noise=0.05, seed=6).read()
+    bits = examples.X.round().astype(int)
+    np.testing.assert_array_equal(examples.target, bits[:, 0] != bits[:, 1])
+
+
+def test_circles_and_spirals_lie_where_they_should():
+    circles = Circles(examples=41, noise=0, seed=7).read()
+    radius = np.linalg.norm(circles.X, axis=1)
+    np.testing.assert_allclose(radius, np.where(circles.target == 1, 0.5, 1.0))
+    spirals = Spirals(examples=300, noise=0, seed=8).read()
+    radius = np.linalg.norm(spirals.X, axis=1)
+    angle = 2 * np.pi * (radius - 0.1) / 0.9 + np.pi * np.asarray(spirals.target)
+    np.testing.assert_allclose(spirals.X, radius[:, None] * np.c_[np.cos(angle), np.sin(angle)])
+    assert 0.1 <= radius.min() < 0.15
+    assert 0.95 < radius.max() <= 1
+
+
+@pytest.mark.parametrize("source", GENERATED)
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"examples": 3}, "data.examples=3"),
+        ({"examples": 5.5}, "data.examples=5.5"),
+        ({"noise": -0.1}, "data.noise=-0.1"),
+        ({"noise": float("nan")}, "data.noise=nan"),
+        ({"noise": "much"}, "data.noise=much"),
+    ],
+)
+def test_a_wrong_key_of_generated_data_is_named(source, change, key):
+    with pytest.raises(ValueError, match=key):
+        source(**{"examples": 10, "noise": 0.1, "seed": 1} | change)
+
+
+def test_other_features_or_classes_than_the_models_are_refused():
+    with pytest.raises(
+        ValueError, match="data=wine does not fit the model: it has 13 features, the model 4"
+    ):
+        Wine().read(Iris().read().known)
+    with pytest.raises(ValueError, match="classes are 0, 1, the model's no, yes"):
+        Xor(examples=8, noise=0, seed=1).read(Known(("no", "yes"), ("x", "y")))
+    known = Iris().read().known
+    assert Iris().read(known).known == known
+
+
+def test_several_classes_become_one_hot_rows():
+    target = np.array([2, 0, 1, 2])
+    examples = Examples(np.zeros((4, 2)), target, ("a", "b", "c"), ("x", "y"))
+    rows = examples.encode(np.array([3, 1, 2]))
+    np.testing.assert_array_equal(rows, [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    assert rows.dtype == np.float32
+
+
+def test_two_classes_become_one_column():
+    examples = Examples(np.zeros((3, 2)), np.array([1, 0, 1]), ("no", "yes"), ("x", "y"))
+    assert examples.n_outputs == 1
+    np.testing.assert_array_equal(examples.encode(np.arange(3)), [[1], [0], [1]])
+
+
+def test_two_labels_that_are_independent_stay_two_outputs():
+    target = np.array([[0.25, 1], [1, 1], [0, 0]])
+    examples = Examples(np.zeros((3, 1)), target, ("wet", "cold"), ("x",), multi_label=True)
+    assert examples.n_outputs == 2
+    np.testing.assert_array_equal(examples.encode(np.array([2, 0])), [[0, 0], [0.25, 1]])
+
+
+def test_examples_without_target_cannot_be_encoded():
+    with pytest.raises(ValueError, match="no target"):
+        Examples(np.zeros((3, 1)), None, ("a", "b"), ("x",)).encode(np.arange(3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"feature_names": ("x",)},
+        {"target": np.zeros(4, dtype=int)},
+        {"target": np.zeros((5, 2))},
+        {"parts": np.zeros(6, dtype=np.int8)},
+        {"X": np.zeros(5)},
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(change):
+    good = {
+        "X": np.zeros((5, 2)),
+        "target": np.zeros(5, dtype=int),
+        "class_names": ("a", "b"),
+        "feature_names": ("x", "y"),
+    }
+    Examples(**good)
+    with pytest.raises(ValueError, match=r"X is|X has|target is"):
+        Examples(**good | change)
+
+
+def test_what_training_knew_survives_as_plain_containers():
+    known = Digits().read().known
+    assert Known(**dataclasses.asdict(known)) == known
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_config_builds_its_source_and_explains_every_key(file, tmp_path):
+    text = file.read_text()
+    assert text.startswith("# ")
+    for line in text.splitlines():
+        assert len(line) <= 100 or line.startswith("#"), line
+        if line and not line.startswith(("#", "_target_")):
+            assert "  # " in line, line
+    config = yaml.safe_load(text)
+    common = ["batch_size", "microbatch", "passes_per_epoch", "scale", "validation", "test"]
+    assert [key for key in config if key in common] == common
+    module, name = config["_target_"].rsplit(".", 1)
+    own = {k: v for k, v in config.items() if k not in (*common, "_target_")}
+    own |= {"seed": 0} if "seed" in own else {}
+    own |= {"root": tmp_path} if "root" in own else {}
+    source = getattr(importlib.import_module(module), name)(**own)
+    assert config["scale"] == "auto"
+    assert f"auto ({source.default_scale})" in text
