@@ -292,7 +292,7 @@ def test_backward_refuses_a_wrong_shape_with_both_shapes(
     tensors[name] = torch.zeros(shape, dtype=torch.float64)
     params = Parameters(*(tensors[key] for key in Parameters._fields))
     activations = Activations(*(tensors[key] for key in Activations._fields))
-    with pytest.raises(ValueError, match="has shape|have shapes") as refusal, NoArithmetic():
+    with pytest.raises(ValueError, match=r"has shape|have shapes") as refusal, NoArithmetic():
         backprop.backward(params, activations, tensors["X"], tensors["Y"], dz2=COSTS[cost].dz2)
     message = str(refusal.value)
     assert str(tuple(shape)) in message
@@ -310,13 +310,13 @@ def test_forward_refuses_a_wrong_shape_with_both_shapes(
     params, X, _ = problem(7, 5, 4, 1)
     tensors = {**params._asdict(), "X": X, name: torch.zeros(shape, dtype=torch.float64)}
     wrong = Parameters(*(tensors[key] for key in Parameters._fields))
-    with pytest.raises(ValueError, match="has shape|have shapes") as refusal, NoArithmetic():
+    with pytest.raises(ValueError, match=r"has shape|have shapes") as refusal, NoArithmetic():
         backprop.forward(wrong, tensors["X"])
     assert str(tuple(shape)) in str(refusal.value)
     assert str(wanted) in str(refusal.value)
 
 
-def test_a_transposed_W1_is_answered_with_the_inputs_that_it_would_take() -> None:
+def test_transposed_weights_are_answered_with_the_inputs_that_it_would_take() -> None:
     params, X, _ = problem(7, 5, 4, 1)
     with pytest.raises(ValueError, match=r"X has shape \(7, 5\), must be \(7, 4\)"):
         backprop.forward(params._replace(W1=params.W1.T), X)

@@ -56,6 +56,7 @@ def test_a_csv_gives_its_numbers_and_its_classes_in_order(tmp_path, target):
         "\n" + GOOD.replace("41", "\n  \n41") + "\n\n",
         GOOD.replace("cat", '"cat"').replace("age", '"age"'),
         GOOD.replace("size", '"size; mm; kg"').replace("cat", '"ca,t"'),
+        GOOD.replace(",", ", ").replace("cat", '"cat"'),
         GOOD.replace("30", "3e1").replace("52", " 52 "),
     ],
 )
@@ -63,6 +64,13 @@ def test_a_csv_of_another_spelling_holds_the_same_numbers(tmp_path, text):
     examples = Csv(path=write(tmp_path, text), target="kind").read()
     np.testing.assert_array_equal(examples.X, [[30, 1.5], [41, 2.5], [52, -3]])
     np.testing.assert_array_equal(examples.target, [0, 1, 0])
+    assert examples.feature_names[0] == "age"
+    assert examples.class_names in (("cat", "dog"), ("ca,t", "dog"))
+
+
+def test_a_class_may_be_called_na_or_none(tmp_path):
+    text = GOOD.replace("cat", "None").replace("dog", "NA")
+    assert Csv(path=write(tmp_path, text), target="kind").read().class_names == ("NA", "None")
 
 
 @pytest.mark.parametrize("name", ["table.csv.gz", "table.csv"])
@@ -191,15 +199,19 @@ def test_an_unreadable_file_is_refused_with_the_reason(tmp_path, monkeypatch):
     assert "cannot be read: Permission denied" in refusal(Csv(path=path, target="kind"))
 
 
-@pytest.mark.parametrize("kind", ["csv", "npz"])
-def test_a_file_larger_than_half_the_memory_is_refused(tmp_path, monkeypatch, kind):
-    np.savez_compressed(tmp_path / "a.npz", X=np.zeros((1000, 3)), y=np.arange(1000) % 2)
-    source = {
-        "csv": Csv(path=write(tmp_path, GOOD), target="kind"),
-        "npz": Arrays(path=tmp_path / "a.npz"),
-    }[kind]
-    monkeypatch.setattr(files, "_memory", lambda: 40)
-    assert "memory-mapped" in refusal(source)
+def test_a_file_that_unpacks_to_more_than_half_the_memory_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(
+        tmp_path / "a.npz", X=np.arange(1500).reshape(500, 3) % 7, y=np.arange(500) % 2
+    )
+    assert (tmp_path / "a.npz").stat().st_size < 10_000
+    csv, npz = Csv(path=write(tmp_path, GOOD), target="kind"), Arrays(path=tmp_path / "a.npz")
+    monkeypatch.setattr(files, "_memory", lambda: 2 * len(GOOD) - 1)
+    assert "memory-mapped" in refusal(csv)
+    monkeypatch.setattr(files, "_memory", lambda: 20_000)  # the arrays have 16,000 bytes
+    csv.read()
+    assert "memory-mapped" in refusal(npz)
+    monkeypatch.setattr(files, "_memory", lambda: 40_000)
+    npz.read()
 
 
 def test_constant_and_huge_features_are_warned_of_but_kept(tmp_path):

@@ -33,7 +33,8 @@ LAYERS = {
     "rules": Layer(
         (
             *("rules.py", "mistakes.py", "custom.py", "initialization.py", "function.py"),
-            *("statistics.py", "audit.py", "reference.py", "diagnosis.py", "evidence.py"),
+            *("audit.py", "answer.py", "reference.py", "diagnosis.py", "evidence.py"),
+            *("checksum.py", "tally.py", "gradient_sum.py"),
         ),
         frozenset({"equations", "rules"}),
         FRAMEWORKS,
@@ -42,9 +43,18 @@ LAYERS = {
     "module": Layer(
         ("module.py", "optimizers.py"), frozenset({"equations", "rules", "module"}), CONFIGURATION
     ),
+    "processes": Layer(
+        ("errors.py", "ranks.py", "launch.py", "strategy.py"),
+        frozenset({"processes"}),
+        CONFIGURATION,
+    ),
     "program": Layer(
-        ("config.py", "cli.py", "tasks/*.py", "callbacks/*.py", "dashboard/*.py"),
-        frozenset({"package", "equations", "rules", "data", "module", "program"}),
+        (
+            *("config.py", "cli.py", "build.py", "tasks/*.py", "saved.py", "record.py", "quiet.py"),
+            *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "figures.py"),
+            "tables.py",
+        ),
+        frozenset({"package", "equations", "rules", "data", "module", "processes", "program"}),
         set(),
     ),
 }

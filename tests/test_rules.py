@@ -1,5 +1,6 @@
 """The backward rules: each does what its name says, and no more work than the equations."""
 
+import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -170,7 +171,7 @@ def test_a_line_that_is_right_under_this_cost_is_refused(name: str) -> None:
 
 
 def test_an_unknown_mistake_names_the_nearest_and_all() -> None:
-    with pytest.raises(ValueError, match="backward.mistake=no_sprim") as refusal:
+    with pytest.raises(ValueError, match=r"backward\.mistake=no_sprim: ") as refusal:
         rules.mistake(backprop.cross_entropy, "no_sprim")
     assert "did you mean no_sprime?" in str(refusal.value)
     assert all(name in str(refusal.value) for name in MISTAKES)
@@ -226,7 +227,7 @@ def test_drawing_a_matrix_leaves_the_global_generator_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_sign_rules_keep_the_signs_of_W2_as_it_moves() -> None:
+def test_sign_rules_keep_the_signs_of_the_weights_as_they_move() -> None:
     params, *_ = problem()
     symmetric = rules.sign_symmetric(backprop.cross_entropy, seed=1, scale=0.3).matrix
     concordant = rules.sign_concordant(backprop.cross_entropy).matrix
@@ -362,6 +363,15 @@ def test_custom_leaves_the_import_path_as_it_was(workplace: Path) -> None:
     assert sys.path == before
 
 
+def test_custom_finds_a_file_written_since_the_last_look(workplace: Path) -> None:
+    with pytest.raises(ValueError, match=r"no own_late\.py in"):
+        rules.custom(backprop.cross_entropy, function="own_late.f")
+    seen = workplace.stat()
+    (workplace / "own_late.py").write_text("def f(params, activations, X, Y): ...")
+    os.utime(workplace, ns=(seen.st_atime_ns, seen.st_mtime_ns))  # as on a coarse file system
+    assert rules.custom(backprop.cross_entropy, function="own_late.f").name == "own_late.f"
+
+
 def test_custom_hands_on_what_the_function_declares(workplace: Path) -> None:
     (workplace / "own_deviation.py").write_text(
         "def f(params, activations, X, Y): ...\nf.deviates = {'dz1'}\n"
@@ -418,7 +428,7 @@ def test_custom_refuses_with_one_line(
     if source is not None:
         file.write_text(source)
     asked = asked.format(file=file.stem)
-    with pytest.raises(ValueError, match="backward.function=") as refusal:
+    with pytest.raises(ValueError, match=r"backward\.function=") as refusal:
         rules.custom(backprop.cross_entropy, function=asked)
     assert f"backward.function={asked}: " in str(refusal.value)
     assert answer.format(path=file) in str(refusal.value)

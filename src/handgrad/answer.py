@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from handgrad.backprop import Activations, Gradients, Parameters
-from handgrad.reference import float64
+from handgrad.reference import float64, working_dtypes
 
 NAMES = Gradients._fields
 """The six lines, in the order in which they are computed and reported."""
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
     values: dict[str, Tensor]  # usable: numbers of the right shape, in float64
     problems: dict[str, str]  # what is wrong with a line, whether or not its value is usable
     unanswered: str  # why the other lines have no value; empty where the rule kept them to itself
-    dtypes: set[torch.dtype]
+    dtypes: set[torch.dtype]  # of the usable values
 
 
 def ask(
@@ -53,7 +53,7 @@ def ask(
             copies["Y"],
         )
     except Exception as error:  # whatever it is, the report says it
-        return _raised(error)
+        return _raised(error, params, activations, Y)
     if isinstance(result, Gradients):
         fields = result._asdict()
     elif isinstance(result, (tuple, list)) and len(result) == len(SHORT):
@@ -79,7 +79,7 @@ def _sorted(
     z1, _, z2, A2 = activations
     shapes = {"dz2": z2.shape, "dz1": z1.shape}
     shapes |= {f"d{name}": tensor.shape for name, tensor in params._asdict().items()}
-    dtypes = {tensor.dtype for tensor in (*params, *activations)}
+    dtypes = working_dtypes((*params, *activations), Y.device.type)
     dtypes.add(torch.promote_types(A2.dtype, Y.dtype))
     values: dict[str, Tensor] = {}
     for name in NAMES:
@@ -131,16 +131,41 @@ def _other_result(result: Any) -> str:
     return f"the rule returned {returned}, must be Gradients or the tuple ({', '.join(SHORT)})"
 
 
-def _raised(error: Exception) -> Answer:
-    """A sentence for the line whose assignment raised; for all lines if none can be found."""
-    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        assignment = ASSIGNMENT.match(frame.line or "")
-        if assignment:
-            name, code = assignment[1], (frame.line or "").split("#")[0].strip()
-            problem = f"the rule raised {message} in `{code}`"
-            return Answer({}, {name: problem}, f"the rule raised in the line of {name}", set())
-    return Answer({}, dict.fromkeys(NAMES, f"the rule raised {message}"), "", set())
+def _raised(error: Exception, params: Parameters, activations: Activations, Y: Tensor) -> Answer:
+    """A sentence for the line that raised; all lines if none can be found.
+
+    The lines before it are read from the frame that raised. Where the value that feeds it has the
+    wrong shape or dtype, that line is to blame.
+    """
+    message = f"the rule raised {type(error).__name__}: {' '.join(str(error).split())}"
+    name, code, found = _failed_line(error)
+    if name is None:
+        return Answer({}, dict.fromkeys(NAMES, message), "", set())
+    answer = _sorted(dict.fromkeys(NAMES) | found, {}, params, activations, Y)
+    for missing in set(NAMES) - set(found):
+        answer.problems.pop(missing, None)
+    feeds = {"dz2": None, "dW2": "dz2", "db2": "dz2", "dz1": "dz2", "dW1": "dz1", "db1": "dz1"}
+    if feeds[name] not in answer.problems:
+        answer.problems[name] = f"{message} in `{code}`"
+    return answer._replace(unanswered=f"{message} in the line of {name}")
+
+
+def _failed_line(error: Exception) -> tuple[str | None, str, dict[str, Tensor]]:
+    """The line that was being assigned, or was never: its name, its code, what came before it."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    lines = traceback.extract_tb(error.__traceback__)
+    for (frame, _), line in zip(reversed(frames), reversed(lines), strict=True):
+        code = (line.line or "").split("#")[0].strip()
+        assignment = ASSIGNMENT.match(code)
+        unbound = re.search(r"'(\w+)'", str(error)) if isinstance(error, NameError) else None
+        name = assignment[1] if assignment else None
+        if unbound and unbound[1] in NAMES:
+            name = unbound[1]
+        if name:
+            local = {key: frame.f_locals.get(key) for key in NAMES if key != name}
+            found = {key: value for key, value in local.items() if isinstance(value, Tensor)}
+            return name, code, found
+    return None, "", {}
 
 
 def _same(before: Tensor, after: Tensor) -> bool:

@@ -1,8 +1,8 @@
 """The proof of a backward rule: which of its six lines is wrong, and what the mistake looks like.
 
-A check that compares whole gradients accuses everything downstream of one mistake. Here each line is
-judged alone: it is fed with the rule's own value of the line before, and compared with the float64
-derivative of that one operation (`reference`). A wrong dz2 then accuses dz2, and nothing after it.
+A check that compares whole gradients accuses everything downstream of one mistake. Here each line
+is judged alone: it is fed with the rule's own value of the line before, and compared with the
+float64 derivative of that one operation (`reference`). A wrong dz2 then accuses dz2, and nothing after it.
 The tolerance is what rounding explains in the rule's dtype, not an epsilon picked by hand.
 """
 
@@ -33,9 +33,10 @@ from handgrad.reference import (
     output_delta,
     point,
     rounding_of,
+    working_dtypes,
 )
 
-__all__ = ["Line", "Report", "audit", "audit_probes", "checksum", "probe_inputs"]
+__all__ = ["Line", "Report", "audit", "audit_probes", "checksum", "probe_inputs", "worst"]
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,10 @@ def audit(
     require_shapes(params, X, Y, activations)
     answer = ask(rule, params, activations, X, Y)
     deviates = frozenset(getattr(rule, "deviates", ()))
-    with torch.inference_mode(False), torch.autocast(X.device.type, enabled=False):
-        dtypes = {tensor.dtype for tensor in (*params, *activations)} | answer.dtypes
-        at = point(params, activations, X, Y, cost, rounding_of(dtypes, X.device.type))
+    device = X.device.type
+    dtypes = working_dtypes((*params, *activations), device) | answer.dtypes
+    with torch.inference_mode(False), torch.autocast(device, enabled=False):
+        at = point(params, activations, X, Y, cost, rounding_of(dtypes, device))
         return Report(_Judge(at, answer, deviates).lines())
 
 
@@ -124,7 +126,11 @@ def audit_probes(
     seed: int = 0,
 ) -> Report:
     """Judge a rule at inputs without blind spots; each line is the worst of all probes."""
-    reports = [audit(rule, *inputs, cost) for inputs in probe_inputs(seed, dtype)]
+    return worst([audit(rule, *inputs, cost) for inputs in probe_inputs(seed, dtype)])
+
+
+def worst(reports: list[Report]) -> Report:
+    """Several reports on one rule as one: the worst verdict on each line."""
     per_line = zip(*(report.lines for report in reports), strict=True)
     return Report(tuple(max(lines, key=_badness) for lines in per_line))
 
@@ -149,12 +155,8 @@ def probe_inputs(
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     probes = []
-    for m, n_x, n_h, n_y, gain, soft in [
-        (5, 11, 7, 3, 1.0, True),
-        (6, 13, 8, 4, 1.0, False),
-        (4, 9, 6, 5, 2.0, True),
-    ]:
-        W1, W2 = gain * normal(n_h, n_x) / n_x**0.5, gain * normal(n_y, n_h) / n_h**0.5
+    for m, n_x, n_h, n_y, soft in [(5, 11, 7, 3, True), (6, 13, 8, 4, False), (4, 9, 6, 5, True)]:
+        W1, W2 = normal(n_h, n_x) / n_x**0.5, normal(n_y, n_h)
         Y = torch.sigmoid(normal(m, n_y))  # (m, n_y)
         Y = Y if soft else Y.round()
         exact = (W1, normal(n_h), W2, normal(n_y), 3 * normal(m, n_x), Y)
@@ -233,36 +235,38 @@ class _Judge:
     def derived(
         self, names: list[str], truth: Estimate, inputs: Tensor, inputs_error: Tensor | None
     ) -> tuple[Line, Estimate | None]:
-        """The verdict on a dz that the rule keeps to itself, from what it made of it.
+        """The verdict on a dz that the rule keeps to itself, from the dW and db it made of it.
 
-        If dW or db is what the true dz gives, dz is right. If neither is, but one dz explains both
-        (there are more equations than unknowns if m <= n_in), that is the rule's dz.
+        If one of them is what the true dz gives, dz is right. If neither is, either one wrong dz
+        explains both, or each is wrong by itself; with m > n_in there is no telling, and one
+        mistake is likelier than two.
         """
-        name, rounding = names[0], self.at.rounding
-        made = [self.answer.values.get(made) for made in names[1:]]
-        if any(gradient is None or not _finite(gradient) for gradient in made):
+        name, dW, db = names[0], *(self.answer.values.get(made) for made in names[1:])
+        if dW is None or db is None or not (_finite(dW) and _finite(db)):
             return self.verdict(name, math.nan, "not returned, not judged", judged=False), truth
-        truths = layer_gradients(inputs, inputs_error, truth, rounding)
-        rho = min(residual(dx, true) for dx, true in zip(made, truths, strict=True))
-        if rho <= rounding.tolerance:
+        true_dW, true_db = layer_gradients(inputs, inputs_error, truth, self.at.rounding)
+        rho = min(residual(dW, true_dW), residual(db, true_db))
+        if rho <= self.at.rounding.tolerance:
             return self.verdict(name, rho, ""), truth
-        dz = self.solved(made[0], made[1], inputs, inputs_error)
-        if dz is not None:
-            return self.line(name, dz.value, Estimate(truth.value, truth.error + dz.error)), dz
-        hint = f"not returned, not judged: {names[1]} and {names[2]} are both wrong"
-        unknown = name in self.deviates
-        return self.verdict(name, math.nan, hint, judged=False), None if unknown else truth
+        both = f"not returned, and {names[1]} and {names[2]} are both wrong"
+        deviates = name in self.deviates
+        if len(inputs) > inputs.shape[1]:
+            hint = f"{both}: {name} is likely to be; return Gradients to be told how"
+            return self.verdict(name, rho, hint, judged=not deviates), None
+        dz = self.solved(dW, db, inputs, inputs_error)
+        if dz is None:
+            line = self.verdict(name, math.nan, f"{both}: not judged", judged=False)
+            return line, None if deviates else truth
+        return self.line(name, dz.value, Estimate(truth.value, truth.error + dz.error)), dz
 
     def solved(
         self, dW: Tensor, db: Tensor, inputs: Tensor, inputs_error: Tensor | None
     ) -> Estimate | None:
         """The dz of which dW and db are made: dz^T [inputs 1] = m [dW db], by least squares.
 
-        None if it is undetermined, or if no dz explains both.
+        With m <= n_in there are more equations than unknowns; None if no dz satisfies them all.
         """
-        m, n_in = inputs.shape
-        if m > n_in:
-            return None
+        m = len(inputs)
         columns = torch.cat((inputs, inputs.new_ones(m, 1)), dim=1)  # (m, n_in + 1)
         inverse = torch.linalg.pinv(columns)  # (n_in + 1, m)
         dz = m * (torch.cat((dW, db[:, None]), dim=1) @ inverse).T  # (m, n_out)

@@ -206,7 +206,9 @@ def require_shapes(
         expected.append(("Y", Y, (m, n_y)))
     if activations is not None:
         hidden, output = (m, n_h), (m, n_y)
-        expected += zip(Activations._fields, activations, (hidden, hidden, output, output))
+        expected += zip(
+            Activations._fields, activations, (hidden, hidden, output, output), strict=False
+        )
     for name, tensor, shape in expected:
         if tensor.shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, must be {shape}")

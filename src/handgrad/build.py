@@ -11,11 +11,13 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from handgrad import strategy
 from handgrad.checkpoints import BestCheckpoint, LastCheckpoint
-from handgrad.config import BadInput
 from handgrad.data.module import ExampleData
+from handgrad.errors import BadInput
 from handgrad.module import TwoLayerNetwork
 from handgrad.progress import TrainingProgress
 
@@ -92,6 +94,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
         extra: the task's own callbacks.
     """
     flags = dict(config["trainer"])
+    flags["strategy"] = strategy.choose(flags, flags.pop("timeout"))
     callbacks = [*extra]
     if flags["enable_progress_bar"]:
         callbacks.append(TrainingProgress())
@@ -99,21 +102,40 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
         return L.Trainer(
             **flags,
             callbacks=callbacks,
-            logger=[instantiate(node, save_dir=str(folder)) for node in config["logger"].values() if node],
+            logger=loggers(config, folder),
             default_root_dir=folder,
             enable_checkpointing=any(isinstance(each, BestCheckpoint) for each in callbacks),
             use_distributed_sampler=False,
         )
 
 
-def keepers(config: dict[str, Any], folder: Path) -> list[Callback]:
-    """What keeps the network while it trains, and what ends the training early."""
-    checkpoint, early = config["callbacks"]["checkpoint"], dict(config["callbacks"]["early_stopping"])
-    kept: list[Callback] = [
-        BestCheckpoint(folder / "checkpoints", checkpoint["monitor"], checkpoint["mode"]),
-        LastCheckpoint(folder / "checkpoints", checkpoint["every_n_updates"]),
-    ]
+def loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
+    """The loggers, which write into the run's folder."""
+    return [instantiate(node, save_dir=str(folder)) for node in config["logger"].values() if node]
+
+
+def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Callback]:
+    """What keeps the network while it trains, and what ends the training early.
+
+    Raises:
+        BadInput: if early stopping is to watch a validation that there is none of.
+    """
+    checkpoint, early = (
+        config["callbacks"]["checkpoint"],
+        dict(config["callbacks"]["early_stopping"]),
+    )
+    validated = len(data.indices["val"]) > 0 and config["trainer"]["limit_val_batches"] != 0
+    kept: list[Callback] = [LastCheckpoint(folder / "checkpoints", checkpoint["every_n_updates"])]
+    if validated or checkpoint["monitor"].endswith("/train"):
+        kept.append(
+            BestCheckpoint(folder / "checkpoints", checkpoint["monitor"], checkpoint["mode"])
+        )
     if early["patience"] is not None:
+        if not validated and early["monitor"].endswith("/val"):
+            raise BadInput(
+                f"callbacks.early_stopping.monitor={early['monitor']}: there is no validation part; "
+                "give data.validation, or watch cost/train or accuracy/train"
+            )
         kept.append(EarlyStopping(**early))
     return kept
 
@@ -122,7 +144,10 @@ def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
     """How many updates may run until something else is due, as a function of the updates done."""
     if config["trainer"]["val_check_interval"] is not None:
         return lambda done: 1
-    cadences = [trainer.log_every_n_steps, config["callbacks"]["checkpoint"]["every_n_updates"]]
+    cadences = [
+        trainer.log_every_n_steps,  # pyright: ignore[reportAttributeAccessIssue] - set late
+        config["callbacks"]["checkpoint"]["every_n_updates"],
+    ]
 
     def updates(done: int) -> int:
         due = [cadence - done % cadence for cadence in cadences if cadence]

@@ -43,22 +43,24 @@ class LastCheckpoint(Callback):
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the present state, unless it is written already."""
-        if trainer.global_step != self.saved_at and not trainer.fast_dev_run:
+        if trainer.global_step != self.saved_at and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             self.saved_at = trainer.global_step
             trainer.save_checkpoint(self.path)
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if self.every_n_updates and trainer.global_step % self.every_n_updates == 0:
             self.save(trainer)
 
     @override
-    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not self.every_n_updates:
             self.save(trainer)
 
     @override
-    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.save(trainer)
 
 

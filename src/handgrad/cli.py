@@ -1,6 +1,5 @@
 """From the command line to a task: compose, refuse what is wrong, run, answer with an exit code."""
 
-import importlib
 import os
 import re
 import sys
@@ -11,14 +10,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from handgrad import ranks
+from handgrad.errors import BadInput, Failed
+
 BAD_INPUT = 2
-
-
-class Failed(Exception):
-    """The run went wrong in a way that its output explains; exit code 1."""
+ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 def main(config_path: Path) -> int:
@@ -40,7 +40,8 @@ def main(config_path: Path) -> int:
         codes[-1] = run(config)
 
     try:
-        start()
+        with ranks.one_folder():
+            start()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if codes:
             raise  # not about the command line: a job was running
@@ -74,8 +75,6 @@ def plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         BadInput: if a value is missing.
     """
-    from handgrad.config import BadInput
-
     ours = config.copy()
     with open_dict(ours):
         ours.pop("hydra", None)
@@ -89,12 +88,18 @@ class Gate(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Called before the run; leaves by SystemExit, because Hydra swallows exceptions here."""
-        from handgrad.config import BadInput, validate
+        from handgrad.config import validate
 
         try:
             validate(plain(config))
         except (BadInput, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called before a sweep; each process of torchrun or srun would run all of it."""
+        if launcher := ranks.launched_by():
+            message = f"--multirun starts the devices' processes itself: leave {launcher} away"
+            sys.exit(refuse(BadInput(message)))
 
 
 def run(config: DictConfig) -> int:
@@ -103,14 +108,19 @@ def run(config: DictConfig) -> int:
     Returns:
         Its exit code.
     """
-    from handgrad.config import BadInput, validate
+    from handgrad import launch
+    from handgrad.config import validate
 
+    hydra_config = HydraConfig.get()
     try:
         values = plain(config)
         validate(values)
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        task = importlib.import_module(f"handgrad.tasks.{values['task']}")
-        task.run(values, list(HydraConfig.get().overrides.task), folder)
+        folder, overrides = hydra_config.runtime.output_dir, hydra_config.overrides.task
+        several_at_once = hydra_config.mode == RunMode.MULTIRUN and (
+            hydra_config.launcher._target_ != ONE_AFTER_THE_OTHER
+        )
+        job = launch.Job(values, list(overrides), Path(folder))
+        launch.run(job, parallel_launcher=several_at_once)
     except (BadInput, OmegaConfBaseException) as error:
         return refuse(error)
     except Failed as error:

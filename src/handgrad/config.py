@@ -3,11 +3,16 @@
 It runs before anything heavy is imported and before any file is made.
 """
 
+# pyright: reportIncompatibleVariableOverride=false
+# A choice of a group may accept less than the group does: that is what its schema says.
+
 import difflib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from handgrad.errors import BadInput
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -17,10 +22,6 @@ NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Metric = Literal["cost/train", "accuracy/train", "cost/val", "accuracy/val"]
 Mode = Literal["min", "max"]
-
-
-class BadInput(Exception):
-    """What the user gave is wrong; the message is one clear line."""
 
 
 class Node(BaseModel):
@@ -39,12 +40,10 @@ class Main(Node):
 
 
 class Model(Node):
-    """model.*"""
+    """Keys of model.* and their values."""
 
     hidden: Positive
-    init: Literal[
-        "xavier", "nielsen_small", "nielsen_large", "small_random", "uniform", "zeros"
-    ]
+    init: Literal["xavier", "nielsen_small", "nielsen_large", "small_random", "uniform", "zeros"]
     init_range: PositiveFloat
     compile: bool
 
@@ -149,27 +148,27 @@ class Scheduler(Target):
 
 
 class Step(Scheduler):
-    """scheduler=step"""
+    """Keys of scheduler=step and their values."""
 
     step_size: Positive
     gamma: PositiveFloat
 
 
 class Cosine(Scheduler):
-    """scheduler=cosine"""
+    """Keys of scheduler=cosine and their values."""
 
     T_max: Positive
     eta_min: NotNegativeFloat
 
 
 class Exponential(Scheduler):
-    """scheduler=exponential"""
+    """Keys of scheduler=exponential and their values."""
 
     gamma: PositiveFloat
 
 
 class Plateau(Scheduler):
-    """scheduler=plateau"""
+    """Keys of scheduler=plateau and their values."""
 
     interval: Literal["validation"]
     monitor: Metric
@@ -184,7 +183,8 @@ class Trainer(Node):
     accelerator: Literal["cpu", "gpu", "cuda", "mps", "auto"]
     devices: Positive | list[NotNegative] | Literal["auto"]
     num_nodes: Positive
-    strategy: Literal["auto"]
+    strategy: Literal["auto", "ddp"]
+    timeout: PositiveFloat
     precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed"]
     max_epochs: Positive | Literal[-1]
     min_epochs: Positive | None
@@ -229,7 +229,7 @@ REPLACED = {
 
 
 class Checkpoint(Node):
-    """callbacks.checkpoint.*"""
+    """Keys of callbacks.checkpoint.* and their values."""
 
     monitor: Metric
     mode: Mode
@@ -237,7 +237,7 @@ class Checkpoint(Node):
 
 
 class EarlyStopping(Node):
-    """callbacks.early_stopping.*"""
+    """Keys of callbacks.early_stopping.* and their values."""
 
     patience: Positive | None
     monitor: Metric
@@ -246,14 +246,14 @@ class EarlyStopping(Node):
 
 
 class Callbacks(Node):
-    """callbacks.*"""
+    """Keys of callbacks.* and their values."""
 
     checkpoint: Checkpoint
     early_stopping: EarlyStopping
 
 
 class TensorBoard(Target):
-    """logger.tensorboard.*"""
+    """Keys of logger.tensorboard.* and their values."""
 
     name: Literal[""]
     version: Literal[""]
@@ -261,24 +261,42 @@ class TensorBoard(Target):
 
 
 class Csv(Target):
-    """logger.csv.*"""
+    """Keys of logger.csv.* and their values."""
 
     name: Literal[""]
     version: Literal[""]
 
 
 class Loggers(Node):
-    """logger.*"""
+    """Keys of logger.* and their values."""
 
     tensorboard: TensorBoard | None = None
     csv: Csv | None = None
 
 
-FIXED = {"model": Model, "trainer": Trainer, "callbacks": Callbacks, "logger": Loggers}
+class Check(Node):
+    """Keys of check.* and their values."""
+
+    at_start: bool
+    on_failure: Literal["stop", "warn"]
+    checksum_every_n_updates: Positive | None
+    audit_every_n_updates: Positive | None
+
+
+FIXED = {
+    "model": Model,
+    "trainer": Trainer,
+    "callbacks": Callbacks,
+    "logger": Loggers,
+    "check": Check,
+}
 BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
     "data": {
         **dict.fromkeys(
-            (f"handgrad.data.sources.{name}" for name in ("Digits", "BreastCancer", "Iris", "Wine")),
+            (
+                f"handgrad.data.sources.{name}"
+                for name in ("Digits", "BreastCancer", "Iris", "Wine")
+            ),
             Data,
         ),
         **dict.fromkeys(
@@ -364,7 +382,7 @@ def explain(error: ValidationError, prefix: str) -> str:
     if first["type"] == "missing":
         return f"{prefix}{'.'.join(path)} is missing"
     same = [first, *(other for other in others if other["loc"][:1] == first["loc"][:1])]
-    nested = isinstance(error.errors()[0]["input"], dict) or len(path) > 1 and len(same) == 1
+    nested = isinstance(error.errors()[0]["input"], dict) or (len(path) > 1 and len(same) == 1)
     if nested and "[" not in path[-1]:
         key = prefix + ".".join(path)
     messages = dict.fromkeys(str(each["msg"])[0].lower() + str(each["msg"])[1:] for each in same)
@@ -392,7 +410,7 @@ def accepted_keys() -> Iterator[str]:
     """Every key that some choice of the groups accepts."""
     yield from Main.model_fields
     yield from (*FIXED, *BY_TARGET, "experiment", "debug")
-    schemas = [(name, schema) for name, schema in FIXED.items()]
+    schemas = list(FIXED.items())
     schemas += [(name, schema) for name, by in BY_TARGET.items() for schema in by.values()]
     for group, schema in schemas:
         yield from keys_of(schema, f"{group}.")

@@ -1,8 +1,8 @@
-"""The likely mistake behind a wrong line: known mistakes are fitted to it, and the best one is named.
+"""The likely mistake behind a wrong line: known mistakes are fitted to it, and the best is named.
 
 Every suspect is a wrong line that people do write, computed from the same upstream values as the
-right one. The suspect that leaves least of the discrepancy unexplained is put into a sentence; where
-none explains it, the sentence says where and by how much the line is off.
+right one. The suspect that leaves least of the discrepancy unexplained is put into a sentence;
+where none explains it, the sentence says where and by how much the line is off.
 """
 
 import math
@@ -74,8 +74,8 @@ def _suspects(name: str, given: Tensor, true: Tensor, upstream: Upstream) -> Sus
     found = _scaled(name, given, true, at)
     if name == "dz2":
         return found | _output_delta(at, true)
-    if name == "dz1":
-        return found | _hidden_delta(given, true, upstream)
+    if name == "dz1" and upstream.dz2 is not None:
+        return found | _hidden_delta(given, true, at, upstream.dz2, upstream.dW2)
     dz = upstream.dz1 if name[-1] == "1" else upstream.dz2
     if dz is None:
         return found
@@ -134,10 +134,11 @@ def _output_delta(at: Point, true: Tensor) -> Suspects:
     }
 
 
-def _hidden_delta(given: Tensor, true: Tensor, upstream: Upstream) -> Suspects:
+def _hidden_delta(
+    given: Tensor, true: Tensor, at: Point, dz2: Tensor, dW2: Tensor | None
+) -> Suspects:
     """Wrong forms of dz1: sigma' missing, doubled, misplaced; W2 not what it was."""
-    at, dz2, W2 = upstream.at, upstream.dz2, upstream.at.params.W2
-    z1, A1, z2, A2 = at.activations
+    (z1, A1, z2, A2), W2 = at.activations, at.params.W2
     back, slope = dz2 @ W2, A1 * (1 - A1)  # (m, n_h)
     through = (dz2 * A2 * (1 - A2)) @ W2  # (m, n_h)
     suspects = {
@@ -156,8 +157,8 @@ def _hidden_delta(given: Tensor, true: Tensor, upstream: Upstream) -> Suspects:
     }
     if W2.shape[0] == W2.shape[1]:
         suspects["W2 dz2 * sigma'(z1), without the transpose"] = dz2 @ W2.T * slope
-    if upstream.dW2 is not None:
-        moved = dz2 @ upstream.dW2 * slope  # (m, n_h)
+    if dW2 is not None:
+        moved = dz2 @ dW2 * slope  # (m, n_h)
         step = _fit(true - given, moved)
         stale = f"W2^T dz2 * sigma'(z1) with W2 already updated to W2 - {step:.4g} dW2"
         suspects |= {"dW2^T dz2 * sigma'(z1), with dW2 in place of W2": moved}
@@ -210,9 +211,10 @@ def _weight_gradient(layer: str, true: Tensor, dz: Tensor, upstream: Upstream) -
         suspects["(1/m) dz2 sigma'(z1)^T, with the slope in place of A1"] = dz.T @ slope / m
         suspects["(1/m) A2 A1^T, with A2 in place of dz2"] = at.activations.A2.T @ A1 / m
     else:
-        back = upstream.dz2 @ at.params.W2  # (m, n_h)
-        suspects["(1/m) W2^T dz2 X^T, with sigma'(z1) missing from dz1"] = back.T @ at.X / m
         suspects["(1/m) A1 X^T, with A1 in place of dz1"] = A1.T @ at.X / m
+    if layer == "1" and upstream.dz2 is not None:
+        back = upstream.dz2 @ at.params.W2  # (m, n_h)
+        suspects["(1/m) W2^T dz2 X^T, with W2^T dz2 in place of dz1"] = back.T @ at.X / m
     if true.shape[0] == true.shape[1]:
         suspects[f"(1/m) {name} dz{layer}^T, transposed"] = true.T
     return suspects

@@ -4,12 +4,13 @@ The complex step: for an analytic J, Im J(theta + i h v) / h = <dJ, v> + O(h^2).
 subtracted, so h may be 1e-30 and the derivative is exact to rounding; there is no step to choose.
 Finite differences subtract two values that are nearly equal: the smaller h, the less is left.
 
-Sources: W. Squire, G. Trapp, Using complex variables to estimate derivatives of real functions, SIAM
-Review 40(1), 1998; J. Martins, P. Sturdza, J. Alonso, The complex-step derivative approximation, ACM
-TOMS 29(3), 2003.
+Sources: W. Squire, G. Trapp, Using complex variables to estimate derivatives of real functions,
+SIAM Review 40(1), 1998; J. Martins, P. Sturdza, J. Alonso, The complex-step derivative approximation,
+ACM TOMS 29(3), 2003.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -183,30 +184,18 @@ def error_versus_h(
         moving = BLOCKS if block == "all" else (block,)
         (direction,) = _directions(params, moving, 1, seed)
         exact = float(sum((d * v).sum() for d, v in zip(slopes, direction, strict=True)))
-        for dtype in (torch.float32, torch.float64):
-            point = [Parameters(*(t.to(dtype) for t in group)) for group in (params, direction)]
-            for method in ("forward", "central", "complex"):
-                errors = [
-                    _relative(exact, *point, X.to(dtype), Y.to(dtype), cost, method, h)
-                    for h in steps
-                ]
-                curves.append(Curve(block, str(dtype).split(".")[1], method, list(steps), errors))
+        for dtype, method in product(
+            (torch.float32, torch.float64), ("forward", "central", "complex")
+        ):
+            at = Parameters(*(tensor.to(dtype) for tensor in params))
+            errors = []
+            for h in steps:
+                found = directional_derivative(
+                    at, direction, X.to(dtype), Y.to(dtype), cost, method=method, step=h
+                )
+                errors.append(abs(found - exact) / abs(exact))
+            curves.append(Curve(block, str(dtype).split(".")[1], method, list(steps), errors))
     return curves
-
-
-def _relative(
-    exact: float,
-    params: Parameters,
-    direction: Parameters,
-    X: Tensor,
-    Y: Tensor,
-    cost: Cost,
-    method: str,
-    step: float,
-) -> float:
-    """The relative error of one method at one step."""
-    found = directional_derivative(params, direction, X, Y, cost, method=method, step=step)
-    return abs(found - exact) / abs(exact)
 
 
 def _value(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:
@@ -232,7 +221,7 @@ def _complex_cross_entropy(activations: Activations, Y: Tensor) -> Tensor:
 
 
 def _moved(params: Parameters, direction: Parameters, step: float | complex) -> Parameters:
-    """params + step * direction, complex if the step is."""
+    """Params + step * direction, complex if the step is."""
     dtype = params.W1.dtype
     if isinstance(step, complex):
         dtype = torch.promote_types(dtype, torch.complex64)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.nn import Parameter
 
 from handgrad.backprop import Gradients

@@ -9,6 +9,8 @@ from torch.nn import init
 
 from handgrad.backprop import Parameters
 
+Fill = Callable[[Tensor, Tensor, Generator], None]  # writes one layer's weights and biases
+
 
 def xavier(weight: Tensor, bias: Tensor, generator: Generator) -> None:
     """Weights from U(-r, r), r = sqrt(6 / (n_in + n_out)); zero biases.
@@ -47,7 +49,7 @@ def small_random(weight: Tensor, bias: Tensor, generator: Generator) -> None:
     init.zeros_(bias)
 
 
-def uniform(weight: Tensor, bias: Tensor, generator: Generator, *, largest: float = 0.5) -> None:
+def uniform(weight: Tensor, bias: Tensor, generator: Generator, *, largest: float = 1.0) -> None:
     """Weights and biases from U(-largest, largest), as in the papers of the 1980s."""
     init.uniform_(weight, -largest, largest, generator=generator)
     init.uniform_(bias, -largest, largest, generator=generator)
@@ -59,7 +61,7 @@ def zeros(weight: Tensor, bias: Tensor, generator: Generator) -> None:
     init.zeros_(bias)
 
 
-INITIALIZATIONS: dict[str, Callable[[Tensor, Tensor, Generator], None]] = {
+INITIALIZATIONS: dict[str, Fill] = {
     "xavier": xavier,
     "nielsen_small": nielsen_small,
     "nielsen_large": nielsen_large,
@@ -76,7 +78,7 @@ def initialize(
     output_features: int,
     *,
     generator: Generator,
-    uniform_range: float = 0.5,
+    uniform_range: float = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Parameters:
     """The first parameters, a pure function of the arguments and the generator's state.
@@ -104,11 +106,15 @@ def initialize(
     fill = INITIALIZATIONS[name]
     if name == "uniform":
         fill = partial(uniform, largest=uniform_range)
-    layers = [(hidden_features, input_features), (output_features, hidden_features)]
-    drawn = []
-    for rows, columns in layers:
-        weight = torch.empty(rows, columns, dtype=torch.float64, device="cpu")
-        bias = torch.empty(rows, dtype=torch.float64, device="cpu")
-        fill(weight, bias, generator)
-        drawn += [weight, bias]
-    return Parameters(*(tensor.to(dtype or torch.get_default_dtype()) for tensor in drawn))
+    W1, b1 = draw(fill, hidden_features, input_features, generator)
+    W2, b2 = draw(fill, output_features, hidden_features, generator)
+    dtype = dtype or torch.get_default_dtype()
+    return Parameters(W1.to(dtype), b1.to(dtype), W2.to(dtype), b2.to(dtype))
+
+
+def draw(fill: Fill, units: int, inputs: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """One layer's weights (units, inputs) and biases (units,), in float64."""
+    weight = torch.empty(units, inputs, dtype=torch.float64, device="cpu")
+    bias = torch.empty(units, dtype=torch.float64, device="cpu")
+    fill(weight, bias, generator)
+    return weight, bias

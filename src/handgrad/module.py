@@ -1,7 +1,7 @@
 """The LightningModule: when the equations run, and what becomes of their result. No formula here."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import lightning as L
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from handgrad import backprop, optimizers
-from handgrad.backprop import Activations, Cost, Parameters
+from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
 from handgrad.rules import Rule
@@ -32,6 +32,14 @@ class Block(Protocol):
     inputs: Tensor
     targets: Tensor
     updates: tuple[Update, ...]
+
+
+class Seen(NamedTuple):
+    """What one piece of an update went through."""
+
+    activations: Activations
+    gradients: Gradients
+    X: Tensor
 
 
 class TwoLayerNetwork(L.LightningModule):
@@ -112,8 +120,14 @@ class TwoLayerNetwork(L.LightningModule):
         self.scheduler_monitor = scheduler_monitor
         self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
         self.epoch = Sums()
+        self.last_seen: Seen | None = None  # of the newest update, for the check
         self.figures: dict[str, float] = {}  # the newest points of the curves
         self.published: dict[str, float] = {}  # of the last epoch, or of the test
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """W1, b1, W2, b2 as optimizers take them."""
+        return [self.W1, self.b1, self.W2, self.b2]
 
     @property
     def params(self) -> Parameters:
@@ -137,7 +151,7 @@ class TwoLayerNetwork(L.LightningModule):
 
     @override
     def on_train_start(self) -> None:
-        self.sum = GradientSum(self.params)
+        self.sum = GradientSum(self.trained)
 
     @override
     @torch.no_grad()
@@ -154,12 +168,13 @@ class TwoLayerNetwork(L.LightningModule):
             if self.scheduler_interval == "step":
                 self.step_scheduler()
         self.count_updates(len(block.updates))
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
 
     def differentiate(self, block: Block, update: Update, *tallies: Tally) -> None:
         """Write the gradient over all examples of an update, on all devices, to `.grad`."""
         assert self.backward_pass is not None, "training needs a rule"
+        self.last_seen = None
         alone = len(update.pieces) == 1 and self.trainer.world_size == 1
         if not alone:
             self.sum.clear()
@@ -170,12 +185,13 @@ class TwoLayerNetwork(L.LightningModule):
             for tally in tallies:
                 tally.add(activations, Y)
             if alone:
-                write(self.params, gradients)
+                write(self.trained, gradients)
             else:
                 self.sum.add(gradients, len(X))
+            self.last_seen = Seen(activations, gradients, X)
         if not alone:
             self.sum.write_mean(update.examples)
-        optimizers.clip(list(self.params), self.clip_norm)
+        optimizers.clip(self.trained, self.clip_norm)
 
     def step_with_closure(
         self, optimizer: torch.optim.Optimizer, block: Block, update: Update
@@ -203,7 +219,7 @@ class TwoLayerNetwork(L.LightningModule):
         """Let the learning rate's scheduler take a step."""
         scheduler = self.lr_schedulers()
         if scheduler is not None:
-            scheduler.step(*metric)  # pyright: ignore[reportAttributeAccessIssue] - there is one
+            scheduler.step(*metric)  # pyright: ignore - plateau alone takes a metric
 
     def log_window(self) -> None:
         """Log cost and accuracy over the examples since the last point, once."""

@@ -77,19 +77,21 @@ class TrainingProgress(ProgressBar):
         )
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.show(trainer)
 
     @override
-    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.show(trainer)
 
     @override
-    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.stop()
 
     @override
-    def on_exception(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.stop()
 
     def stop(self) -> None:

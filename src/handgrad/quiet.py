@@ -9,4 +9,7 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings(
+        "ignore", message=".*sync_dist=True.*"
+    )  # ours are sums over all already
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")

@@ -1,11 +1,11 @@
-"""What each line of the backward pass should give, and how far rounding alone may take it from that.
+"""What each line of the backward pass should give, and how far rounding alone may take it away.
 
 Each line is one operation. Its true value is the float64 derivative of that operation alone, by
-autograd, at the very numbers the rule was given and fed with the upstream value that the rule itself
-used; no formula of `backprop` is repeated here. Its error bound is a running first-order one: a sum
-of K products carries at most gamma sum |terms|, where gamma grows like sqrt(K) because rounding
-errors are as often up as down; errors of what feeds the sum enter linearly. Sums of *absolute* terms
-make cancellation harmless, which a relative error never is.
+autograd, at the very numbers the rule was given and fed with the upstream value that the rule
+itself used; no formula of `backprop` is repeated here. Its error bound is a running first-order
+one: a sum of K products carries at most gamma sum |terms|, where gamma grows like sqrt(K) because
+rounding errors are as often up as down; errors of what feeds the sum enter linearly. Sums of
+*absolute* terms make cancellation harmless, which a relative error never does.
 
 Sources: N. Higham, Accuracy and Stability of Numerical Algorithms (2nd ed., 2002), sections 3.1 and
 3.3; N. Higham and T. Mary, A new approach to probabilistic rounding error analysis (2019), SIAM
@@ -68,6 +68,14 @@ class Point(NamedTuple):
     rounding: Rounding
     A1_error: Tensor  # (m, n_h), how far a rule's own A1 may be from sigma(z1)
     A2_error: Tensor  # (m, n_y)
+
+
+def working_dtypes(tensors: Iterable[Tensor], device: str) -> set[torch.dtype]:
+    """In which dtypes a rule may compute: those of the tensors, and autocast's where it is on."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    if torch.is_autocast_enabled(device):
+        dtypes.add(torch.get_autocast_dtype(device))
+    return dtypes
 
 
 def rounding_of(dtypes: Iterable[torch.dtype], device: str) -> Rounding:
@@ -160,13 +168,13 @@ def output_delta(at: Point) -> Estimate:
     z2, dz2, rounding = z2.detach(), dz2.detach(), at.rounding
     by_A2 = by_z2.abs() / sigmoid_prime(z2).clamp(min=1e-300)
     error = by_A2 * at.A2_error + 2 * at.A2_error**2 + 4 * rounding.unit * dz2.abs()
-    return Estimate(dz2, error + rounding.underflow)
+    return Estimate(dz2, error + len(dz2) * rounding.underflow)  # a rule may hold dz2 / m
 
 
 def layer_gradients(
     inputs: Tensor, inputs_error: Tensor | None, dz: Estimate, rounding: Rounding
 ) -> tuple[Estimate, Estimate]:
-    """dW and db of one layer, the derivatives of z = inputs W^T + b at upstream dz, mean over m.
+    """DW and db of one layer, the derivatives of z = inputs W^T + b at upstream dz, mean over m.
 
     Args:
         inputs: A1 or X as the rule was given it, (m, n_in).
@@ -184,8 +192,9 @@ def layer_gradients(
         z = inputs @ W.T + b  # (m, n_out)
         dW, db = torch.autograd.grad(z, (W, b), dz.value / m)
     size = dz.value.abs()
-    terms = rounding.product(m) * size + dz.error  # (m, n_out)
-    W_error = terms.T @ inputs.abs()  # (n_out, n_in)
+    lost = m * rounding.underflow  # a rule may hold dz / m
+    terms = rounding.product(m) * size + dz.error + lost  # (m, n_out)
+    W_error = terms.T @ inputs.abs() + size.sum(dim=0)[:, None] * rounding.underflow
     if inputs_error is not None:
         W_error += size.T @ inputs_error
     b_error = terms.sum(dim=0)  # (n_out,)
@@ -205,9 +214,10 @@ def hidden_delta(at: Point, dz2: Estimate) -> Estimate:
     A1, slope = torch.sigmoid(z1), sigmoid_prime(z1)
     back = (dz2.value @ W2).abs()  # (m, n_h)
     gamma = rounding.product(len(W2))
-    back_error = (gamma * dz2.value.abs() + dz2.error) @ W2.abs() + rounding.underflow  # (m, n_h)
+    lost = len(z1) * rounding.underflow  # a rule may hold dz2 / m and dz1 / m
+    back_error = (gamma * dz2.value.abs() + dz2.error + lost) @ W2.abs() + lost  # (m, n_h)
     slope_error = (
         (1 - 2 * A1).abs() * at.A1_error + at.A1_error**2 + rounding.unit * (A1 + 2 * slope)
     )
     error = back_error * (slope + slope_error) + back * slope_error + rounding.unit * dz1.abs()
-    return Estimate(dz1, error + rounding.underflow)
+    return Estimate(dz1, error + lost)

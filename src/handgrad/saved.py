@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from handgrad import build
-from handgrad.config import BadInput
 from handgrad.data.module import ExampleData
+from handgrad.errors import BadInput
 from handgrad.module import TwoLayerNetwork
 
 
@@ -58,7 +58,7 @@ class Trained(NamedTuple):
     network: TwoLayerNetwork
     data: ExampleData
     config: dict[str, Any]  # of the training, with this run's data, trainer and logger
-    own_file: bool  # whether the data were named for this run
+    own_file: bool  # whether the data are a file named for this run: then every row counts
 
 
 def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Trained:
@@ -66,7 +66,7 @@ def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Train
 
     Args:
         config: of this run.
-        overrides: given for this run; those of `data` replace what training used.
+        overrides: given for this run; `data=` among them replaces what training used.
         folder: of this run.
 
     Raises:
@@ -77,14 +77,9 @@ def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Train
     was = checkpoint["config"]
     own = any(override.startswith(("data=", "experiment=")) for override in overrides)
     node = config["data"] if own else was["data"]
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+")
-        if key.startswith("data.") and not own:
-            name = key.removeprefix("data.")
-            node = {**node, name: config["data"].get(name, override.partition("=")[2])}
     restored = {**was, "data": node, "trainer": config["trainer"], "logger": config["logger"]}
     data = build.data(restored)
     data.load_state_dict(checkpoint["ExampleData"])
     with build.bad_input():
         network = TwoLayerNetwork.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    return Trained(network, data, restored, own or node != was["data"])
+    return Trained(network, data, restored, own_file=own and "path" in node)

@@ -30,7 +30,8 @@ class Sums(NamedTuple):
 
     def plus(self, other: "Sums") -> "Sums":
         """Both together."""
-        return Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
+        cost_sum = self.cost_sum + other.cost_sum
+        return Sums(cost_sum, self.right + other.right, self.examples + other.examples)
 
 
 class Tally:
@@ -67,7 +68,9 @@ class Tally:
         self.pending, self.pending_rows = [], 0
         wide = torch.float32 if Y.device.type == "mps" else torch.float64
         cost_sum = self.cost.value(Activations(z2, A2, z2, A2), Y).to(wide) * len(Y)
-        sums = torch.stack([cost_sum, self.right(A2, Y).sum(dtype=wide), cost_sum.new_tensor(len(Y))])
+        sums = torch.stack(
+            [cost_sum, self.right(A2, Y).sum(dtype=wide), cost_sum.new_tensor(len(Y))]
+        )
         self.sums = sums if self.sums is None else self.sums + sums
 
     def right(self, A2: Tensor, Y: Tensor) -> Tensor:

@@ -11,4 +11,7 @@ features.py    what a feature must be: a finite number
 files.py       what a file must be: there, readable, not empty, smaller than the memory
 scaling.py     offset and divisor of each feature, from the training part alone
 splits.py      training, validation and test parts, stratified
+part.py        one part: scaled rows by index, in memory or from the disk
+batches.py     which examples each update sees, on each device
+module.py      the LightningDataModule that holds a source
 """

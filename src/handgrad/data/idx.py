@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.client
+import math
 import os
 import struct
 import tempfile
@@ -237,7 +238,7 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
     if content[:4] != bytes([0, 0, 8, n_axes]) or len(content) < start:
         raise ValueError(f"{file} is no IDX file of unsigned bytes with {n_axes} axes")
     shape = struct.unpack(f">{n_axes}I", content[4:start])
-    size = int(np.prod(shape, dtype=np.uint64))
+    size = math.prod(shape)
     if len(content) - start != size or not size:
         raise ValueError(f"{file} announces {size} values and holds {len(content) - start}")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

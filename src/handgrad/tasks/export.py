@@ -1,5 +1,6 @@
 """Export a trained network: sequential.pt for plain PyTorch, model.onnx for everything else."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from handgrad import saved
-from handgrad.cli import Failed
-from handgrad.config import BadInput
+from handgrad.errors import BadInput, Failed
 from handgrad.module import TwoLayerNetwork
 from handgrad.quiet import quiet_lightning
 
@@ -75,6 +75,7 @@ def run_sequential(path: Path, inputs: Tensor) -> Tensor:
 
 def write_onnx(network: nn.Sequential, inputs: Tensor, path: Path) -> None:
     """Write an ONNX model with any number of examples in a batch."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision; we do not
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations are not the user's
         torch.onnx.export(

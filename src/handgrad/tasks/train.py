@@ -11,6 +11,8 @@ from rich.table import Table
 from handgrad import build, record, saved
 from handgrad.checkpoints import ConfigInCheckpoint
 from handgrad.data.module import ExampleData
+from handgrad.drift import DriftCheck
+from handgrad.live_check import LiveCheck
 from handgrad.module import TwoLayerNetwork
 from handgrad.quiet import quiet_lightning
 
@@ -27,25 +29,44 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         data.read()
     network = build.network(config, data)
     checkpoint = saved.find(config["ckpt_path"], folder) if config["ckpt_path"] else None
-    callbacks = [ConfigInCheckpoint(config), *build.keepers(config, folder)]
+    check = LiveCheck(**config["check"])
+    callbacks = [
+        ConfigInCheckpoint(config),
+        check,
+        DriftCheck(),
+        *build.keepers(config, data, folder),
+    ]
     trainer = build.trainer(config, folder, extra=callbacks)
     data.horizon = build.horizon(config, trainer)
-    record.write_run(folder, config)
-    record.point_to(folder)
+    if trainer.is_global_zero:
+        record.write_run(folder, config)
+        record.point_to(folder)
+    figures: dict[str, Any] = {}
+    try:
+        figures = fit_and_test(trainer, network, data, checkpoint)
+    finally:
+        if trainer.is_global_zero and (figures or check.wrong):
+            figures["check/wrong"] = check.wrong
+            record.write_json(folder / "metrics.json", figures)
+    if trainer.is_global_zero:
+        show(figures, folder)
+
+
+def fit_and_test(
+    trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData, checkpoint: Path | None
+) -> dict[str, Any]:
+    """Train, test the best network, and give the final figures."""
     start = time.perf_counter()
     trainer.fit(network, datamodule=data, ckpt_path=checkpoint)
     seconds = time.perf_counter() - start
-    updates = trainer.global_step  # testing begins by loading the best state, and its counters
+    updates = trainer.global_step
     test_best(trainer, network, data)
-    if trainer.is_global_zero:
-        metrics = {
-            **dict(sorted(network.published.items())),
-            "run/updates": updates,
-            "run/fit_seconds": seconds,
-            "run/devices": trainer.world_size,
-        }
-        record.write_json(folder / "metrics.json", metrics)
-        show(metrics, folder)
+    return {
+        **dict(sorted(network.published.items())),
+        "run/updates": updates,
+        "run/fit_seconds": seconds,
+        "run/devices": trainer.world_size,
+    }
 
 
 def test_best(trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData) -> None:

@@ -1,0 +1,22 @@
+"""How a run ends early: what the user has to mend, and what the run itself found wrong."""
+
+
+class BadInput(Exception):
+    """What the user gave is wrong; the message is one clear line. Exit code 2."""
+
+
+class Failed(Exception):
+    """The run went wrong in a way that its output explains. Exit code 1."""
+
+
+class WrongGradient(Failed):
+    """The check found lines of the backward rule that are wrong.
+
+    Args:
+        wrong: their names, in the order in which they are computed.
+        when: at which moment of the run.
+    """
+
+    def __init__(self, wrong: list[str], when: str) -> None:
+        super().__init__(f"the gradient is wrong in {', '.join(wrong)} ({when})")
+        self.wrong = wrong

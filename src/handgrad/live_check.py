@@ -1,0 +1,150 @@
+"""The proof while the network trains: an audit before the first update, then checks as it goes."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from torch import Tensor
+from typing_extensions import override
+
+from handgrad.audit import Report, audit
+from handgrad.backprop import Gradients
+from handgrad.checksum import NAMES, checksum
+from handgrad.errors import WrongGradient
+from handgrad.module import TwoLayerNetwork
+from handgrad.tables import print_report
+
+AUDITED_ROWS = 256  # of a batch at most: the audit works in float64
+
+
+class LiveCheck(Callback):
+    """Audits the rule that trains, and keeps checking the gradients it gives.
+
+    Each device checks its own share of the batch; the verdict is shared.
+
+    Args:
+        at_start: whether the first batch is audited before training.
+        on_failure: "stop" or "warn".
+        checksum_every_n_updates: how often the last gradient is checked by a random vector.
+        audit_every_n_updates: how often every line is compared with its derivative.
+    """
+
+    def __init__(
+        self,
+        at_start: bool,
+        on_failure: str,
+        checksum_every_n_updates: int | None,
+        audit_every_n_updates: int | None,
+    ) -> None:
+        self.at_start, self.on_failure = at_start, on_failure
+        self.checksum_every, self.audit_every = checksum_every_n_updates, audit_every_n_updates
+        self.wrong: list[str] = []
+        self.checked_at = {"checksum": 0, "audit": 0}
+        self.generator: torch.Generator | None = None
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        self.checked_at = dict.fromkeys(self.checked_at, trainer.global_step)
+        self.generator = torch.Generator(pl_module.device).manual_seed(0)
+        if self.at_start:
+            block = next(iter(trainer.datamodule.train_dataloader()))  # pyright: ignore
+            piece = block.updates[0].pieces[:1]
+            report = self.audited(trainer, pl_module, block, piece)
+            if trainer.is_global_zero and report is not None:
+                print_report(report, "The gradient on the first batch, line by line", {})
+            self.judge(report, pl_module, "on the first batch")
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        when = f"after update {trainer.global_step}"
+        if self.due("checksum", self.checksum_every, trainer.global_step):
+            ratios = self.checksums(pl_module)
+            self.write_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
+            self.share(self.not_within(ratios), pl_module, f"checksum, {when}")
+        if self.due("audit", self.audit_every, trainer.global_step):
+            report = self.audited(trainer, pl_module, batch, batch.updates[-1].pieces[:1])
+            if report is not None:
+                ratios = {
+                    line.name: line.residual / line.tolerance
+                    for line in report.lines
+                    if not math.isnan(line.residual)
+                }
+                self.write_ratios(trainer, {f"check/audit_{n}": r for n, r in ratios.items()})
+            self.judge(report, pl_module, when)
+
+    def due(self, kind: str, every: int | None, updates: int) -> bool:
+        """Whether a check is due; it is made at the end of a block."""
+        if every is None or updates - self.checked_at[kind] < every:
+            return False
+        self.checked_at[kind] = updates
+        return True
+
+    def audited(
+        self, trainer: L.Trainer, network: TwoLayerNetwork, block: Any, pieces: tuple[slice, ...]
+    ) -> Report | None:
+        """The audit of this device's first piece; None where its share is empty."""
+        if not pieces:
+            return None
+        rows = slice(pieces[0].start, min(pieces[0].stop, pieces[0].start + AUDITED_ROWS))
+        X, Y = block.inputs[rows], block.targets[rows]
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            activations = network.forward_pass(network.params, X)
+            assert network.rule is not None, "training has a rule"
+            return audit(network.rule, network.params, X, Y, network.cost, activations=activations)
+
+    def checksums(self, network: TwoLayerNetwork) -> dict[str, float]:
+        """The last gradient's residuals over what rounding explains; nothing for an empty share."""
+        seen = network.last_seen
+        if seen is None or seen.gradients.dz1 is None:
+            return {}
+        assert self.generator is not None
+        ratios: Tensor = checksum(
+            seen.activations, Gradients(*seen.gradients), seen.X, self.generator
+        )
+        return dict(zip(NAMES, ratios.tolist(), strict=True))
+
+    def not_within(self, ratios: dict[str, float]) -> list[str]:
+        """The lines whose checksum is off; a NaN is."""
+        return [name for name, ratio in ratios.items() if not ratio <= 1.0]
+
+    def judge(self, report: Report | None, network: TwoLayerNetwork, when: str) -> None:
+        """Act on an audit."""
+        self.share([] if report is None else list(report.wrong), network, when)
+
+    def share(self, wrong: list[str], network: TwoLayerNetwork, when: str) -> None:
+        """Act on the lines that any device finds wrong.
+
+        Raises:
+            WrongGradient: unless on_failure is "warn".
+        """
+        found = torch.tensor([name in wrong for name in Gradients._fields], dtype=torch.int32)
+        if dist.is_available() and dist.is_initialized():
+            found = found.to(network.device)
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        found_names = [n for n, bad in zip(Gradients._fields, found.tolist(), strict=True) if bad]
+        known = {*self.wrong, *found_names}
+        new = known - set(self.wrong)
+        self.wrong = [name for name in Gradients._fields if name in known]
+        if found_names and self.on_failure == "stop":
+            raise WrongGradient(self.wrong, when)
+        if new and network.trainer.is_global_zero:
+            Console(stderr=True).print(f"[red]warning:[/] {WrongGradient(sorted(new), when)}")
+
+    def write_ratios(self, trainer: L.Trainer, ratios: dict[str, float]) -> None:
+        """Write log10 of residuals over tolerance; 0 is the limit, the exact zero is -16."""
+        figures = {name: math.log10(max(ratio, 1e-16)) for name, ratio in ratios.items()}
+        for logger in trainer.loggers if figures else []:
+            logger.log_metrics(figures, step=trainer.global_step)

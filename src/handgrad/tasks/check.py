@@ -1,0 +1,106 @@
+"""Prove a backward rule: line by line against autograd, as a whole against numerical derivatives."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from handgrad import build, figures, record, saved
+from handgrad.audit import Report, audit, audit_probes, worst
+from handgrad.backprop import Cost, Gradients, Parameters, forward
+from handgrad.errors import WrongGradient
+from handgrad.evidence import block_errors, error_versus_h
+from handgrad.module import TwoLayerNetwork
+from handgrad.quiet import quiet_lightning
+from handgrad.rules import Rule
+from handgrad.tables import print_report
+
+EVIDENCE = {  # method -> its step, and the largest relative error of a right gradient in float64
+    "complex": (1e-30, 1e-10),
+    "central": (1e-5, 1e-6),
+}
+ROWS = 64  # of the data at most: the evidence needs one forward pass for each direction
+
+
+def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+    """Check the rule at random points without blind spots, and on the first batch of the data.
+
+    Raises:
+        BadInput: if the data, the rule or the checkpoint are not what they must be.
+        WrongGradient: if a line is wrong and check.on_failure is "stop".
+    """
+    quiet_lightning()
+    network, X, Y = subject(config, overrides, folder)
+    assert network.rule is not None, "the configuration names a rule"
+    params = Parameters(*(parameter.detach() for parameter in network.params))
+    probes = [audit_probes(network.rule, network.cost, d) for d in (torch.float32, torch.float64)]
+    report = worst([*probes, audit(network.rule, params, X, Y, network.cost)])
+    evidence = numerical_evidence(network.rule, params, X, Y, network.cost)
+    wrong = list(report.wrong) or contradicted(report, evidence)
+    title = f"{config['backward']['_target_']}: each line against autograd, all against evidence"
+    print_report(report, title, evidence)
+    draw(config, folder, params, X, Y, network.cost)
+    record.write_json(folder / "metrics.json", {"check/wrong": wrong})
+    if wrong and config["check"]["on_failure"] == "stop":
+        raise WrongGradient(wrong, "task=check")
+
+
+def subject(
+    config: dict[str, Any], overrides: list[str], folder: Path
+) -> tuple[TwoLayerNetwork, Tensor, Tensor]:
+    """The network to check, at its first weights or those of `ckpt_path`, and rows of its data."""
+    data = build.data(config)
+    with build.bad_input():
+        data.read()
+    network = build.network(config, data)
+    if config["ckpt_path"]:
+        state = saved.load(saved.find(config["ckpt_path"], folder, prefer="best"))["state_dict"]
+        with build.bad_input():
+            network.load_state_dict(state)
+    data.setup("fit")
+    rows = min(ROWS, len(data.parts["train"]))
+    return network, *data.parts["train"].take(torch.arange(rows))
+
+
+def numerical_evidence(
+    rule: Rule, params: Parameters, X: Tensor, Y: Tensor, cost: Cost
+) -> dict[str, dict[str, float]]:
+    """For each method, the relative error of each of dW1, db1, dW2, db2; empty if the rule fails."""
+    params = Parameters(*(parameter.double() for parameter in params))
+    X, Y = X.double(), Y.double()
+    try:
+        gradients: Gradients = rule(params, forward(params, X), X, Y)
+        return {
+            method: {
+                f"d{block}": error
+                for block, error in block_errors(
+                    gradients, params, X, Y, cost, method=method, step=step
+                ).items()
+            }
+            for method, (step, _) in EVIDENCE.items()
+        }
+    except Exception:  # the user's own code; the audit's table says what it did
+        return {}
+
+
+def contradicted(report: Report, evidence: dict[str, dict[str, float]]) -> list[str]:
+    """Lines that the audit passes and a numerical derivative does not."""
+    if any(line.angle is not None for line in report.lines):
+        return []  # the rule leaves the gradient on purpose
+    return [
+        name
+        for name in Gradients._fields
+        if any(errors.get(name, 0.0) > EVIDENCE[method][1] for method, errors in evidence.items())
+    ]
+
+
+def draw(
+    config: dict[str, Any], folder: Path, params: Parameters, X: Tensor, Y: Tensor, cost: Cost
+) -> None:
+    """The error of the numerical derivatives against their step, as a picture."""
+    figure = figures.error_versus_h(error_versus_h(params, X, Y, cost))
+    path = folder / "error_versus_h.png"
+    figures.publish(figure, "check/error_versus_h", build.loggers(config, folder), path)
+    Console().print(f"The errors of the numerical derivatives: {path}", soft_wrap=True)

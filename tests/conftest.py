@@ -1,0 +1,90 @@
+"""What the tests share: one thread, and `train.py` run in a folder of its own."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the subprocesses
+
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from handgrad import cli
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+
+torch.set_num_threads(1)
+
+
+class Answer(NamedTuple):
+    """What a run of train.py answered."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path  # where the run was to leave its files; it need not exist
+
+
+Train = Callable[..., Answer]
+
+
+@pytest.fixture
+def train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Train:
+    """`python train.py ARGUMENTS` within this process, in tmp_path, with warnings as errors."""
+    numbers = count()
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Answer:
+        folder = tmp_path / "logs" / f"run{next(numbers)}"
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, f"hydra.run.dir={folder}"])
+        capfd.readouterr()
+        try:
+            code = cli.main(CONF)
+        except SystemExit as left:
+            code = left.code
+        assert isinstance(code, int)
+        return Answer(code, *capfd.readouterr(), folder)
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Train:
+    """`python train.py ARGUMENTS` as a process of its own, in tmp_path or another folder."""
+
+    def run(*arguments: str, cwd: Path = tmp_path) -> Answer:
+        done = subprocess.run(
+            [sys.executable, ROOT / "train.py", *arguments],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        newest = cwd / ".latest"
+        return Answer(done.returncode, done.stdout, done.stderr, newest)
+
+    return run
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The configuration that these overrides give, as tasks get it; what is missing is "a.b"."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", list(overrides))
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, "a.b")
+    return cli.plain(config)
+
+
+def files(folder: Path) -> set[str]:
+    """The names of all files below a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}

@@ -1,0 +1,327 @@
+"""The configuration: every choice composes, and whatever is wrong is one clear line."""
+
+import copy
+import inspect
+import math
+import struct
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+from conftest import CONF, Train, composed
+
+from handgrad import config
+from handgrad.config import validate
+from handgrad.errors import BadInput
+
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+CHOICES = [
+    (file.parent.name, file.stem)
+    for file in sorted(CONF.glob("*/*.yaml"))
+    if file.stem != "default" or file.parent.name != "trainer"
+]
+EXPERIMENTS = sorted(file.stem for file in CONF.glob("experiment/*.yaml"))
+DEBUGS = sorted(file.stem for file in CONF.glob("debug/*.yaml"))
+
+each_choice = pytest.mark.parametrize(
+    ("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES]
+)
+
+
+@cache
+def choice_config(group: str, choice: str) -> dict[str, Any]:
+    return composed(f"{group}={choice}")
+
+
+def leaves(node: Any, prefix: str) -> Iterator[str]:
+    """The dotted keys of all values in a node."""
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def schema_leaves(schema: type[config.Node], prefix: str) -> set[str]:
+    """The dotted keys of all values that a schema accepts."""
+    keys = set(config.keys_of(schema, prefix))
+    return {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
+
+
+def changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of a configuration with another value for one dotted key."""
+    made = copy.deepcopy(base)
+    node = made
+    *path, last = key.split(".")
+    for name in path:
+        node = node[name]
+    node[last] = value
+    return made
+
+
+# Every choice
+
+
+def test_every_flag_of_lightnings_trainer_is_a_key_or_names_the_key_to_use() -> None:
+    flags = set(inspect.signature(L.Trainer).parameters)
+    keys = set(choice_config("trainer", "cpu")["trainer"])
+    assert keys | config.REPLACED.keys() == flags
+    assert not keys & config.REPLACED.keys()
+    assert keys == config.Trainer.model_fields.keys()
+
+
+@pytest.mark.parametrize("flag", config.REPLACED)
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_a_flag_that_is_owned_elsewhere_is_refused_with_the_key_to_use(
+    train: Train, flag: str, plus: str
+) -> None:
+    answer = train(f"{plus}trainer.{flag}=1")
+    assert answer.code == 2
+    assert answer.err == f"train.py: trainer.{flag} is not set here; use {config.REPLACED[flag]}\n"
+
+
+def test_keys_that_the_refusals_recommend_exist() -> None:
+    accepted = set(config.accepted_keys())
+    for text in config.REPLACED.values():
+        for word in text.replace(",", " ").replace("(", " ").split():
+            key = word.partition("=")[0].removesuffix(".*")
+            if "." in key and not key.startswith("hydra."):
+                assert key in accepted, text
+
+
+@each_choice
+def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
+    validate(choice_config(group, choice))
+
+
+@each_choice
+def test_keys_of_the_file_and_of_the_schema_are_the_same(group: str, choice: str) -> None:
+    if group in ("experiment", "debug"):
+        return  # changes of keys of the other groups, which Hydra refuses if they do not exist
+    node = choice_config(group, choice)[group]
+    schema = config.schema_of(group, node)
+    wanted = schema_leaves(schema, f"{group}.")
+    found = set(leaves(node, f"{group}."))
+    for other in CHOICES:  # choices that share a class share its schema
+        if other[0] == group and schema is config.schema_of(group, choice_config(*other)[group]):
+            found |= set(leaves(choice_config(*other)[group], f"{group}."))
+    assert found == wanted
+
+
+@each_choice
+def test_nonsense_at_any_key_is_refused_by_the_name_of_the_key(group: str, choice: str) -> None:
+    base = choice_config(group, choice)
+    for key in leaves(base, ""):
+        for nonsense in ({"nonsense": 1}, math.nan, ["nonsense", [1]]):
+            with pytest.raises(BadInput) as refusal:
+                validate(changed(base, key, nonsense))
+            line = str(refusal.value)
+            assert key.rpartition(".")[0] in line, line
+            assert key in line or key.endswith("_target_"), line
+            assert "\n" not in line
+
+
+@each_choice
+def test_a_key_nobody_knows_is_refused_in_every_node(group: str, choice: str) -> None:
+    base = choice_config(group, choice)
+    nodes = {""} | {key.rpartition(".")[0] for key in leaves(base, "") if "." in key}
+    for node in nodes:
+        key = f"{node}.zzz" if node else "zzz"
+        with pytest.raises(BadInput, match=f"{key} is not a key; accepted: "):
+            validate(changed(base, key, 1))
+
+
+def write_idx(folder: Path) -> None:
+    """Four IDX files of the usual names with 24 training and 10 test pictures of 5 by 4 pixels."""
+    for prefix, number in (("train", 24), ("t10k", 10)):
+        pixels = bytes((7 * i) % 256 for i in range(number * 20))
+        labels = bytes(i % 10 for i in range(number))
+        images_head = struct.pack(">IIII", 0x803, number, 5, 4)
+        labels_head = struct.pack(">II", 0x801, number)
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(images_head + pixels)
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(labels_head + labels)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(train: Train, tmp_path: Path, experiment: str) -> None:
+    node = composed(f"experiment={experiment}")["data"]
+    overrides = []
+    if "root" in node:
+        write_idx(tmp_path)
+        overrides = [f"data.root={tmp_path}", "data.download=false"]
+    answer = train(f"experiment={experiment}", "debug=one_update", *overrides)
+    assert answer.code == 0, answer.err
+    assert "1 updates" in answer.out
+
+
+@pytest.mark.parametrize("debug", DEBUGS)
+def test_every_debug_runs(train: Train, debug: str) -> None:
+    answer = train("data=iris", "model.hidden=5", f"debug={debug}", "trainer.max_epochs=1")
+    assert answer.code == 0, answer.err
+
+
+# Values
+
+VALUES: list[tuple[str, list[Any], list[Any]]] = [  # key, right values, wrong values
+    ("task", ["train"], ["fit", "", None, 1]),
+    ("cost", ["cross_entropy", "quadratic"], ["mse", None]),
+    ("seed", [0, 1, 2**32 - 1], [-1, 2**32, 0.5, "0", True, None]),
+    ("ckpt_path", [None, "best", "a/b.ckpt"], [1, True]),
+    ("model.hidden", [1, 64, 10_000], [0, -3, 3.7, "abc", "", None, True, math.nan, math.inf]),
+    ("model.init", ["xavier", "zeros"], ["xavir", None]),
+    ("model.init_range", [0.5, 1], [0, -1.0, math.nan, math.inf, None]),
+    ("model.compile", [True, False], [1, "yes", None]),
+    ("data.batch_size", [1, 10, "full"], [0, -1, 2.5, "half", "10", None, True]),
+    ("data.microbatch", [None, 1, 7], [0, -1, 2.5, "full"]),
+    ("data.passes_per_epoch", [1, 3], [0, -1, 0.5, None]),
+    ("data.scale", ["auto", "none", "standard", "minmax", "/255"], ["max", "255", None, 255]),
+    ("data.validation", [0, 0.0, 0.5], [-0.1, 1, 1.0, 2, math.nan, "a"]),
+    ("data.test", [0, 0.5], [-0.1, 1.0, math.nan, "a"]),
+    ("optimizer.lr", [1e-3, 1], [0, 0.0, -1, math.nan, math.inf, "", "abc", None, True]),
+    ("optimizer.weight_decay", [0, 0.1], [-0.1, math.nan, None]),
+    ("optimizer.clip_norm", [None, 1.0], [0, -1, math.nan, math.inf]),
+    ("optimizer.accumulate", [1, 4], [0, -1, 1.5, None]),
+    ("scheduler.interval", ["epoch", "step"], ["batch", None]),
+    ("scheduler.monitor", [None, "cost/val"], ["val/cost", "cost/test"]),
+    ("trainer.accelerator", ["cpu", "gpu", "mps", "auto"], ["tpuu", None]),
+    ("trainer.devices", [1, 2, [0], "auto"], [0, -1, "a", 1.5, [], [-1]]),
+    ("trainer.num_nodes", [1], [0, -1, 1.5]),
+    ("trainer.strategy", ["auto"], ["nonsense"]),
+    ("trainer.precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"], ["fp8", 32]),
+    ("trainer.max_epochs", [1, 30], [0, -5, -1, "3", 2.5, None]),
+    ("trainer.min_epochs", [None, 1], [0, -1]),
+    ("trainer.max_steps", [-1, 1, 10], [0, -2, 1.5, None]),
+    ("trainer.max_time", [None, "00:00:01:00"], [5, "abc", "1 hour", ""]),
+    ("trainer.fast_dev_run", [True, False, 3], [0, -1, "yes"]),
+    ("trainer.limit_train_batches", [None, 1, 5, 0.5, 1.0], [0, 0.0, -1, 1.5, math.nan]),
+    ("trainer.limit_val_batches", [None, 0, 0.5, 3], [-1, 1.5, math.nan]),
+    ("trainer.val_check_interval", [None, 10], [0, -1]),
+    ("trainer.check_val_every_n_epoch", [1, 5], [0, -1, None]),
+    ("trainer.num_sanity_val_steps", [0, 2], [-1, None]),
+    ("trainer.log_every_n_steps", [1, 50], [0, -1, None]),
+    ("trainer.deterministic", [None, True, "warn"], ["yes"]),
+    ("trainer.profiler", [None, "simple"], ["pytorchh"]),
+    ("callbacks.checkpoint.monitor", ["accuracy/val", "cost/val"], ["val_acc", None]),
+    ("callbacks.checkpoint.mode", ["max", "min"], ["up", None]),
+    ("callbacks.checkpoint.every_n_updates", [None, 1], [0, -1]),
+    ("callbacks.early_stopping.patience", [None, 1], [0, -1, 1.5]),
+    ("callbacks.early_stopping.min_delta", [0, 0.1], [-0.1, math.nan]),
+]
+
+
+@pytest.mark.parametrize(("key", "right", "wrong"), VALUES, ids=[key for key, *_ in VALUES])
+def test_right_values_are_taken_and_wrong_ones_refused(
+    key: str, right: list[Any], wrong: list[Any]
+) -> None:
+    base = choice_config("data", "iris")
+    for value in right:
+        validate(changed(base, key, value))
+    for value in wrong:
+        with pytest.raises(BadInput) as refusal:
+            validate(changed(base, key, value))
+        assert str(refusal.value).startswith(key), (value, str(refusal.value))
+
+
+COMBINATIONS = [
+    (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1", "trainer.max_steps=9"]),
+    (["optimizer=nesterov", "optimizer.momentum=0"], ["optimizer=nesterov"]),
+    (["scheduler=step", "scheduler.interval=validation"], ["scheduler=plateau"]),
+    (["task=predict"], ["task=predict", "ckpt_path=a"]),
+    (["task=test"], ["task=test", "ckpt_path=a"]),
+    (["task=export"], ["task=export", "ckpt_path=a"]),
+    (
+        ["data.validation=0.5", "data.test=0.5"],
+        ["data.validation=0.5", "data.test=0.4"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), COMBINATIONS, ids=[" ".join(w) for w, _ in COMBINATIONS]
+)
+def test_values_that_do_not_fit_together_are_refused(wrong: list[str], right: list[str]) -> None:
+    validate(composed(*right))
+    with pytest.raises(BadInput) as refusal:
+        validate(composed(*wrong))
+    assert wrong[0].partition("=")[0] in str(refusal.value)
+
+
+# Lines on the command line
+
+LINES = [  # arguments, what the line names
+    (["model.hiden=3"], ["model.hiden", "model.hidden"]),
+    (["+model.hiden=3"], ["model.hiden", "model.hidden"]),
+    (["++model.hiden=3"], ["model.hiden", "model.hidden"]),
+    (["optimizer.learning_rate=1"], ["optimizer.learning_rate", "lr"]),
+    (["optimizer.momentum=0.5"], ["optimizer.momentum", "optimizer"]),
+    (["sed=1"], ["sed", "seed"]),
+    (["+typo=1"], ["typo", "accepted", "seed"]),
+    (["typo=1"], ["typo", "accepted", "seed"]),
+    (["data=digit"], ["data=digit", "digits"]),
+    (["optimizer=sdg"], ["optimizer=sdg", "sgd"]),
+    (["experiment=nothing"], ["experiment=nothing", *EXPERIMENTS]),
+    (["dtaa=digits"], ["dtaa", "data"]),
+    (["trainer.bogus=1"], ["trainer.bogus", "max_epochs"]),
+    (["trainer.max_epoch=1"], ["trainer.max_epoch", "trainer.max_epochs"]),
+    (["callbacks.checkpoint.montor=1"], ["callbacks.checkpoint.montor", "monitor"]),
+    (["model.hidden=abc"], ["model.hidden=abc", "integer"]),
+    (["model.hidden="], ["model.hidden"]),
+    (["model.hidden=${nope}"], ["nope"]),
+    (["optimizer.lr=nan"], ["optimizer.lr=nan", "finite"]),
+    (["optimizer.lr=inf"], ["optimizer.lr=inf", "finite"]),
+    (["trainer.accelerator=tpuu"], ["trainer.accelerator=tpuu", "cpu"]),
+    (["data=csv"], ["data.path"]),
+    (["backward=custom"], ["backward.function"]),
+    (["data=csv", "data.path=a=b.csv"], ["data.path"]),
+    (["model.hidden"], ["model.hidden"]),
+    (["~model.hidden"], ["model.hidden"]),
+    (["~model.hiden"], ["model.hiden", "model.hidden"]),
+    (["~optimizer"], ["optimizer"]),
+    (["model=null"], ["model"]),
+    (["trainer=5"], ["trainer=5", "cpu"]),
+    (["-m", "model.hidden=abc,5"], ["model.hidden=abc"]),
+    (["-m", "model.hiden=4,5"], ["model.hiden", "model.hidden"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), LINES, ids=[" ".join(line) for line, _ in LINES])
+def test_a_wrong_command_line_is_one_clear_line_and_makes_no_file(
+    train: Train, tmp_path: Path, arguments: list[str], named: list[str]
+) -> None:
+    answer = train(*arguments)
+    assert answer.code == 2, answer
+    assert answer.out == ""
+    assert answer.err.startswith("train.py: ")
+    assert answer.err.count("\n") == 1
+    assert all(name in answer.err for name in named), answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("model:\n  hiden: 3\n", ["model.hiden", "model.hidden"]),
+        ("modl:\n  hidden: 3\n", ["modl", "model"]),
+        ("optimizer:\n  lr: -1\n", ["optimizer.lr=-1"]),
+        (
+            "trainer:\n  gradient_clip_val: 1\n",
+            ["trainer.gradient_clip_val", "optimizer.clip_norm"],
+        ),
+        ("defaults:\n  - override /data: digts\n", ["data=digts", "digits"]),
+        ("model:\n\thidden: 3\n", ["mine"]),
+    ],
+)
+def test_a_typo_in_ones_own_experiment_is_one_clear_line(
+    train: Train, tmp_path: Path, text: str, named: list[str]
+) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    answer = train("--config-dir", "own", "experiment=mine")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert all(name in answer.err for name in named), answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
