@@ -22,7 +22,7 @@ dz1 and dz2 belong to one example's loss; dW and db to the mean over the m examp
 
 Sources: A. Ng, Neural Networks and Deep Learning (deeplearning.ai), week 3, "Gradient descent for
 neural networks"; M. Nielsen, Neural Networks and Deep Learning (2015), chapter 2, BP1 to BP4;
-D. Rumelhart, G. Hinton, R. Williams, Parallel Distributed Processing 1 (1986), chapter 8, p. 326-328.
+D. Rumelhart, G. Hinton, R. Williams, Parallel Distributed Processing 1 (1986), p. 326-328.
 """
 
 from collections.abc import Callable
@@ -121,7 +121,7 @@ def cross_entropy_dz2(activations: Activations, Y: Tensor) -> Tensor:
 
 
 def quadratic_cost(activations: Activations, Y: Tensor) -> Tensor:
-    """Quadratic cost J = (1/2m) sum (A2 - Y)^2, summed over the outputs (Nielsen, chapter 1, eq. 6).
+    """Quadratic cost J = (1/2m) sum (A2 - Y)^2, summed over outputs (Nielsen, chapter 1, eq. 6).
 
     Returns:
         A scalar, in float32 or wider.

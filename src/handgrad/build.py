@@ -1,4 +1,4 @@
-"""From the validated configuration to objects: each class is made in one place, and that is here."""
+"""From the validated configuration to objects: each class is made in one place, here."""
 
 import inspect
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
     interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
     with bad_input():
         rule = instantiate(config["backward"], _partial_=True)
-        made = TwoLayerNetwork(
+        return TwoLayerNetwork(
             examples.examples.X.shape[1],
             model["hidden"],
             examples.examples.n_outputs,
@@ -82,7 +82,6 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
             clip_norm=clip_norm,
             compile=model["compile"],
         )
-    return made
 
 
 def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L.Trainer:

@@ -1,4 +1,4 @@
-"""Figures, drawn without pyplot's global state; the same picture goes to TensorBoard and to a PNG."""
+"""Figures, drawn without pyplot's global state; one picture for TensorBoard and for a PNG."""
 
 from pathlib import Path
 

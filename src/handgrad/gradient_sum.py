@@ -1,6 +1,6 @@
 """The gradient of an update whose examples come in pieces: sums first, then one division.
 
-The mean of the pieces' means would weigh a short piece too much (by 32% for 100, 27 and 1 examples).
+The mean of the pieces' means would weigh a short piece too much: by 32% for 100, 27 and 1.
 """
 
 from collections.abc import Iterable

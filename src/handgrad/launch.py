@@ -30,7 +30,7 @@ from handgrad import ranks
 from handgrad.errors import BadInput, Failed
 
 RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
-SETTLE = 1.0  # seconds in which the cause of an error shows itself among its consequences
+SETTLE = 3.0  # seconds in which the cause of a failure shows itself among its consequences
 
 
 class Job(NamedTuple):

@@ -1,4 +1,4 @@
-"""The LightningModule: when the equations run, and what becomes of their result. No formula here."""
+"""The LightningModule: when the equations run, and what becomes of their result. No formula."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -112,9 +112,12 @@ class TwoLayerNetwork(L.LightningModule):
         )
         self.W1, self.b1, self.W2, self.b2 = (torch.nn.Parameter(tensor) for tensor in start)
         self.cost = COSTS[cost]
-        self.forward_pass = torch.compile(backprop.forward) if compile else backprop.forward
         self.rule = None if rule is None else rule(self.cost)
-        self.backward_pass = torch.compile(self.rule) if compile else self.rule
+        self.forward_pass: Callable[[Parameters, Tensor], Activations] = backprop.forward
+        self.backward_pass = self.rule
+        if compile:
+            self.forward_pass = torch.compile(backprop.forward)
+            self.backward_pass = None if self.rule is None else torch.compile(self.rule)
         self.optimizer, self.weight_decay, self.clip_norm = optimizer, weight_decay, clip_norm
         self.scheduler, self.scheduler_interval = scheduler, scheduler_interval
         self.scheduler_monitor = scheduler_monitor

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its checkpoints: metrics.json, run.json, and where the newest is."""
+"""What a run leaves beside its checkpoints: metrics.json, run.json, and where the newest is."""
 
 import json
 import os

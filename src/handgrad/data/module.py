@@ -156,7 +156,8 @@ class ExampleData(L.LightningDataModule):
     @override
     def state_dict(self) -> dict[str, Any]:
         """What evaluation needs again: the scaling, and the names of classes and features."""
-        assert self.known is not None and self.scaling is not None, "read() comes before saving"
+        assert self.known is not None, "read() comes before saving"
+        assert self.scaling is not None, "read() comes before saving"
         return {
             "known": asdict(self.known),
             "scaling": self.scaling.state(),

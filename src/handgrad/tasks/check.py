@@ -1,4 +1,4 @@
-"""Prove a backward rule: line by line against autograd, as a whole against numerical derivatives."""
+"""Prove a backward rule: line by line against autograd, whole against numerical derivatives."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
 def subject(
     config: dict[str, Any], overrides: list[str], folder: Path
 ) -> tuple[TwoLayerNetwork, Tensor, Tensor]:
-    """The network to check, at its first weights or those of `ckpt_path`, and rows of its data."""
+    """The network, at its first weights or those of `ckpt_path`, and rows of its data."""
     data = build.data(config)
     with build.bad_input():
         data.read()

@@ -1,4 +1,4 @@
-"""Fit, then test the best network; leave its figures, checkpoints and curves in the run's folder."""
+"""Fit, then test the best network; leave figures, checkpoints and curves in the run's folder."""
 
 import time
 from pathlib import Path
