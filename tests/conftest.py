@@ -11,12 +11,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from handgrad import cli
+from handgrad import build, cli
+from handgrad.data.module import ExampleData
+from handgrad.module import TwoLayerNetwork
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -33,6 +36,14 @@ class Answer(NamedTuple):
     folder: Path  # where the run was to leave its files; it need not exist
 
 
+class Fitted(NamedTuple):
+    """A network that was trained, with all that it was trained with."""
+
+    network: TwoLayerNetwork
+    data: ExampleData
+    trainer: L.Trainer
+
+
 Train = Callable[..., Answer]
 
 
@@ -44,8 +55,8 @@ def train(
     numbers = count()
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> Answer:
-        folder = tmp_path / "logs" / f"run{next(numbers)}"
+    def run(*arguments: str, into: Path | None = None) -> Answer:
+        folder = into or tmp_path / "logs" / f"run{next(numbers)}"
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments, f"hydra.run.dir={folder}"])
         capfd.readouterr()
         try:
@@ -83,6 +94,25 @@ def composed(*overrides: str) -> dict[str, Any]:
     for key in OmegaConf.missing_keys(config):
         OmegaConf.update(config, key, "a.b")
     return cli.plain(config)
+
+
+def fit(
+    *overrides: str, callbacks: list[L.Callback] | None = None, one_by_one: bool = False
+) -> Fitted:
+    """Train as task=train does, without a file left behind.
+
+    Args:
+        overrides: of the configuration.
+        callbacks: that watch the training.
+        one_by_one: whether each block holds one update alone.
+    """
+    config = composed("logger=none", "trainer.enable_progress_bar=false", *overrides)
+    data = build.data(config).read()
+    network = build.network(config, data)
+    trainer = build.trainer(config, Path("none"), extra=callbacks or [])
+    data.horizon = (lambda done: 1) if one_by_one else build.horizon(config, trainer)
+    trainer.fit(network, datamodule=data)
+    return Fitted(network, data, trainer)
 
 
 def files(folder: Path) -> set[str]:

@@ -1,8 +1,8 @@
 """Mistakes made mechanically: every small change to the source of the backward pass.
 
 `mutants(cost)` changes one thing at a time in `backprop.backward` and in the cost's dz2: an
-operator, an operand, a transpose, a variable, an axis, a number, a whole right side, a statement. Run as a
-script it prints the verdict of the audit on each: `python tests/mutants.py`.
+operator, an operand, a transpose, a variable, an axis, a number, a whole right side, a statement.
+Run as a script it prints the verdict of the audit on each: `python tests/mutants.py`.
 """
 
 import ast

@@ -50,7 +50,16 @@ LAYERS = {
     ),
     "program": Layer(
         (
-            *("config.py", "cli.py", "build.py", "tasks/*.py", "saved.py", "record.py", "quiet.py"),
+            *(
+                "config.py",
+                "allocator.py",
+                "cli.py",
+                "build.py",
+                "tasks/*.py",
+                "saved.py",
+                "record.py",
+                "quiet.py",
+            ),
             *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "figures.py"),
             "tables.py",
         ),

@@ -2,8 +2,8 @@
 
 A check that compares whole gradients accuses everything downstream of one mistake. Here each line
 is judged alone: it is fed with the rule's own value of the line before, and compared with the
-float64 derivative of that one operation (`reference`). A wrong dz2 then accuses dz2, and nothing after it.
-The tolerance is what rounding explains in the rule's dtype, not an epsilon picked by hand.
+float64 derivative of that one operation (`reference`). A wrong dz2 then accuses dz2, and nothing
+after it. The tolerance is what rounding explains in the rule's dtype, not an epsilon of ours.
 """
 
 import math

@@ -184,6 +184,17 @@ def backward(
     return Gradients(dz2, dW2, db2, dz1, dW1, db1)
 
 
+def descend(params: list[Tensor], gradients: list[Tensor], alpha: float) -> None:
+    """Descent W := W - alpha dW, b := b - alpha db, in place, for all parameters at once.
+
+    Args:
+        params: W1, b1, W2, b2, or some of them.
+        gradients: each shaped like its parameter.
+        alpha: the learning rate.
+    """
+    torch._foreach_add_(params, gradients, alpha=-alpha)  # pyright: ignore[reportPrivateUsage]
+
+
 def require_shapes(
     params: Parameters, X: Tensor, Y: Tensor | None = None, activations: Activations | None = None
 ) -> None:

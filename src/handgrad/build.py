@@ -74,7 +74,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
             cost=config["cost"],
             multilabel=examples.examples.multi_label,
             rule=rule,
-            weight_decay=optimizer.pop("weight_decay", 0.0),
+            weight_decay=optimizer.pop("weight_decay", None),
             optimizer=instantiate(optimizer, _partial_=True),
             scheduler=instantiate(scheduler, _partial_=True) if scheduler["_target_"] else None,
             scheduler_interval=interval,
@@ -132,8 +132,8 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
     if early["patience"] is not None:
         if not validated and early["monitor"].endswith("/val"):
             raise BadInput(
-                f"callbacks.early_stopping.monitor={early['monitor']}: there is no validation part; "
-                "give data.validation, or watch cost/train or accuracy/train"
+                f"callbacks.early_stopping.monitor={early['monitor']}: there is no validation "
+                "part; give data.validation, or watch cost/train or accuracy/train"
             )
         kept.append(EarlyStopping(**early))
     return kept
@@ -146,6 +146,8 @@ def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
     cadences = [
         trainer.log_every_n_steps,  # pyright: ignore[reportAttributeAccessIssue] - set late
         config["callbacks"]["checkpoint"]["every_n_updates"],
+        config["check"]["checksum_every_n_updates"],
+        config["check"]["audit_every_n_updates"],
     ]
 
     def updates(done: int) -> int:

@@ -1,10 +1,12 @@
 """Which states of a run are kept: the best one and the last one."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 
@@ -27,6 +29,20 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self.path = Path(str(self.dirpath), "best.ckpt")
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue another run: its best state, where it is still there, comes along."""
+        theirs = Path(state_dict["best_model_path"])
+        if not theirs.is_file():
+            return
+        if rank_zero_only.rank == 0 and theirs != self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(theirs, self.path)
+        mine, score = str(self.path), state_dict["best_model_score"]
+        here = {"dirpath": self.dirpath, "best_model_path": mine, "kth_best_model_path": mine}
+        super().load_state_dict({**state_dict, **here, "best_k_models": {mine: score}})
 
 
 class LastCheckpoint(Callback):

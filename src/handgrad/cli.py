@@ -3,21 +3,25 @@
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from handgrad import ranks
 from handgrad.errors import BadInput, Failed
 
 BAD_INPUT = 2
+TYPED = 32  # values of one key that somebody typed; more of them are a range
 ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -42,7 +46,7 @@ def main(config_path: Path) -> int:
     try:
         with ranks.one_folder():
             start()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if codes:
             raise  # not about the command line: a job was running
         return refuse(error)
@@ -57,9 +61,14 @@ def refuse(error: Exception) -> int:
 
 def one_line(error: Exception) -> str:
     """Hydra's and our own errors as one line that names the key and what is accepted."""
-    from handgrad.config import unknown_key
+    from handgrad.config import GROUPS, unknown_key
 
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not KEY=VALUE; quote an odd value twice: 'data.path=\"a=b.csv\"'"
+    if "Config group override must be" in text:  # Hydra does not say which
+        named = [each for each in sys.argv[1:] if each.lstrip("+").partition("=")[0] in GROUPS]
+        return f"{' '.join(named)}: a group takes the name of a choice, such as none; see --help"
     if match := re.search(r"Could not (?:override|append to config|delete)[^']*'([^'=]+)", text):
         return unknown_key(match[1].lstrip("+~"))
     if match := re.search(r"Could not find '([^']+)'", text):
@@ -100,6 +109,30 @@ class Gate(Callback):
         if launcher := ranks.launched_by():
             message = f"--multirun starts the devices' processes itself: leave {launcher} away"
             sys.exit(refuse(BadInput(message)))
+        try:
+            for overrides in every_value(list(config.hydra.overrides.task)):
+                self.on_run_start(hydra.compose("config", overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            sys.exit(refuse(error))
+
+
+def every_value(overrides: list[str]) -> Iterator[list[str]]:
+    """Command lines of single runs that together hold every value of a grid.
+
+    They are as many as its longest list, not as its jobs, because each takes time to compose.
+    """
+    columns = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        values = [str(override.input_line)]
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                continue  # a search draws its values later
+            values = [
+                f"{override.get_key_element()}={each}" for each in override.sweep_string_iterator()
+            ]
+        columns.append(values[:TYPED])
+    for number in range(max(map(len, columns), default=0)):
+        yield [column[min(number, len(column) - 1)] for column in columns]
 
 
 def run(config: DictConfig) -> int:

@@ -8,7 +8,7 @@ It runs before anything heavy is imported and before any file is made.
 
 import difflib
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -108,6 +108,19 @@ class Mistake(Target):
     mistake: str
 
 
+class RandomFeedback(Target):
+    """Keys of backward.* of the rules with random feedback."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    scale: PositiveFloat
+
+
+class FlatSpot(Target):
+    """Keys of backward=flat_spot and their values."""
+
+    offset: NotNegativeFloat
+
+
 class Optimizer(Target):
     """optimizer.* of every optimizer."""
 
@@ -116,11 +129,17 @@ class Optimizer(Target):
     accumulate: Positive
 
 
-class Sgd(Optimizer):
-    """optimizer.* of SGD, with and without momentum."""
+class Descent(Optimizer):
+    """Keys of optimizer=sgd and their values."""
 
     weight_decay: NotNegativeFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Sgd(Optimizer):
+    """Keys of optimizer=momentum and nesterov and their values."""
+
+    weight_decay: NotNegativeFloat
+    momentum: Annotated[float, Field(gt=0, lt=1)]
     nesterov: bool = False
 
 
@@ -150,6 +169,7 @@ class Scheduler(Target):
 class Step(Scheduler):
     """Keys of scheduler=step and their values."""
 
+    interval: Literal["epoch", "step"]
     step_size: Positive
     gamma: PositiveFloat
 
@@ -157,6 +177,7 @@ class Step(Scheduler):
 class Cosine(Scheduler):
     """Keys of scheduler=cosine and their values."""
 
+    interval: Literal["epoch", "step"]
     T_max: Positive
     eta_min: NotNegativeFloat
 
@@ -164,6 +185,7 @@ class Cosine(Scheduler):
 class Exponential(Scheduler):
     """Keys of scheduler=exponential and their values."""
 
+    interval: Literal["epoch", "step"]
     gamma: PositiveFloat
 
 
@@ -171,7 +193,7 @@ class Plateau(Scheduler):
     """Keys of scheduler=plateau and their values."""
 
     interval: Literal["validation"]
-    monitor: Metric
+    monitor: Literal["cost/val", "accuracy/val"]
     mode: Mode
     factor: Annotated[float, Field(gt=0, lt=1)]
     patience: NotNegative
@@ -190,7 +212,7 @@ class Trainer(Node):
     min_epochs: Positive | None
     max_steps: Positive | Literal[-1]
     min_steps: Positive | None
-    max_time: str | None
+    max_time: Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | None
     fast_dev_run: bool | Positive
     limit_train_batches: Positive | Annotated[float, Field(gt=0, le=1)] | None
     limit_val_batches: NotNegative | Annotated[float, Field(ge=0, le=1)] | None
@@ -314,8 +336,13 @@ BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
         "handgrad.rules.autograd": Target,
         "handgrad.rules.custom": CustomRule,
         "handgrad.rules.mistake": Mistake,
+        "handgrad.rules.feedback_alignment": RandomFeedback,
+        "handgrad.rules.sign_symmetric": RandomFeedback,
+        "handgrad.rules.sign_concordant": Target,
+        "handgrad.rules.flat_spot": FlatSpot,
     },
     "optimizer": {
+        "handgrad.optimizers.GradientDescent": Descent,
         "torch.optim.SGD": Sgd,
         "torch.optim.Adam": Adam,
         "torch.optim.AdamW": Adam,
@@ -329,6 +356,7 @@ BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
         "torch.optim.lr_scheduler.ReduceLROnPlateau": Plateau,
     },
 }
+GROUPS = (*FIXED, *BY_TARGET, "experiment", "debug")
 OPEN = {"data": Data, "backward": Target, "optimizer": Optimizer, "scheduler": Scheduler}
 
 
@@ -357,7 +385,7 @@ def schema_of(group: str, node: dict[str, Any]) -> type[Node]:
     if group in FIXED:
         return FIXED[group]
     target = node.get("_target_")
-    if target in BY_TARGET[group]:
+    if isinstance(target, str | None) and target in BY_TARGET[group]:
         return BY_TARGET[group][target]
     base = OPEN[group]
     return type(f"Own{base.__name__}", (base,), {"model_config": ConfigDict(extra="allow")})
@@ -395,13 +423,26 @@ def check_combinations(config: dict[str, Any]) -> None:
     Raises:
         BadInput: one line that names both.
     """
-    trainer, scheduler = config["trainer"], config["scheduler"]
+    trainer, scheduler, data = config["trainer"], config["scheduler"], config["data"]
     if trainer["max_epochs"] == -1 and trainer["max_steps"] == -1 and not trainer["max_time"]:
         raise BadInput("trainer.max_epochs=-1 needs trainer.max_steps or trainer.max_time as well")
+    if trainer["accelerator"] == "mps" and trainer["devices"] not in (1, [0], "auto"):
+        raise BadInput("trainer.accelerator=mps has one device: trainer.devices=1")
     if config["optimizer"].get("nesterov") and not config["optimizer"].get("momentum"):
         raise BadInput("optimizer.nesterov=true needs optimizer.momentum above 0")
     if scheduler["interval"] == "validation" and not scheduler["monitor"]:
         raise BadInput("scheduler.interval=validation needs scheduler.monitor")
+    unvalidated = data["validation"] == 0 or trainer["limit_val_batches"] == 0
+    if unvalidated and scheduler["interval"] == "validation":
+        raise BadInput(
+            "scheduler.interval=validation needs a validation: data.validation above 0 and "
+            "trainer.limit_val_batches not 0"
+        )
+    if (data["validation"] or 0) + (data["test"] or 0) >= 1:
+        raise BadInput(
+            f"data.validation={data['validation']} and data.test={data['test']} leave nothing "
+            "to train on"
+        )
     if config["task"] in ("test", "predict", "export") and not config["ckpt_path"]:
         raise BadInput(f"task={config['task']} needs ckpt_path: a checkpoint or a run's folder")
 
@@ -409,7 +450,7 @@ def check_combinations(config: dict[str, Any]) -> None:
 def accepted_keys() -> Iterator[str]:
     """Every key that some choice of the groups accepts."""
     yield from Main.model_fields
-    yield from (*FIXED, *BY_TARGET, "experiment", "debug")
+    yield from GROUPS
     schemas = list(FIXED.items())
     schemas += [(name, schema) for name, by in BY_TARGET.items() for schema in by.values()]
     for group, schema in schemas:
@@ -419,8 +460,9 @@ def accepted_keys() -> Iterator[str]:
 def keys_of(schema: type[BaseModel], prefix: str) -> Iterator[str]:
     """The keys of a schema and of the schemas within."""
     for name, field in schema.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys_of(field.annotation, f"{prefix}{name}.")
+        for annotation in (field.annotation, *get_args(field.annotation)):
+            if isinstance(annotation, type(BaseModel)):
+                yield from keys_of(annotation, f"{prefix}{name}.")
         yield f"{prefix}{field.alias or name}"
 
 

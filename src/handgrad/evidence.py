@@ -5,8 +5,8 @@ subtracted, so h may be 1e-30 and the derivative is exact to rounding; there is 
 Finite differences subtract two values that are nearly equal: the smaller h, the less is left.
 
 Sources: W. Squire, G. Trapp, Using complex variables to estimate derivatives of real functions,
-SIAM Review 40(1), 1998; J. Martins, P. Sturdza, J. Alonso, The complex-step derivative approximation,
-ACM TOMS 29(3), 2003.
+SIAM Review 40(1), 1998; J. Martins, P. Sturdza, J. Alonso, The complex-step derivative
+approximation, ACM TOMS 29(3), 2003.
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ from handgrad import ranks
 from handgrad.errors import BadInput, Failed
 
 RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
-SETTLE = 3.0  # seconds in which the cause of a failure shows itself among its consequences
+SETTLE = 2.0  # seconds in which the cause of a failure shows itself among its consequences
 
 
 class Job(NamedTuple):
@@ -180,14 +180,8 @@ def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection
     """Be one device: run the task, and report what goes wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process passes it on
     threading.Thread(target=end_with_parent, daemon=True).start()
-    nodes, node = job.config["trainer"]["num_nodes"], int(os.environ.get("NODE_RANK", "0"))
-    os.environ |= {
-        RENDEZVOUS: rendezvous,
-        "LOCAL_RANK": str(rank),
-        "NODE_RANK": str(node),
-        "WORLD_SIZE": str(devices * nodes),
-    }
-    if rank or node:
+    os.environ |= {RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
+    if rank or not ranks.is_first():
         keep_silent()
     try:
         run_task(job)

@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from torch import Tensor
 from typing_extensions import override
 
 from handgrad.audit import Report, audit
@@ -19,6 +18,7 @@ from handgrad.module import TwoLayerNetwork
 from handgrad.tables import print_report
 
 AUDITED_ROWS = 256  # of a batch at most: the audit works in float64
+LARGEST = 1e16  # stands for an infinite residual on the charts
 
 
 class LiveCheck(Callback):
@@ -71,7 +71,7 @@ class LiveCheck(Callback):
         assert isinstance(pl_module, TwoLayerNetwork)
         when = f"after update {trainer.global_step}"
         if self.due("checksum", self.checksum_every, trainer.global_step):
-            ratios = self.checksums(pl_module)
+            ratios = self.checksums(trainer, pl_module)
             self.write_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
             self.share(self.not_within(ratios), pl_module, f"checksum, {when}")
         if self.due("audit", self.audit_every, trainer.global_step):
@@ -80,9 +80,10 @@ class LiveCheck(Callback):
                 ratios = {
                     line.name: line.residual / line.tolerance
                     for line in report.lines
-                    if not math.isnan(line.residual)
+                    if line.angle is None and not math.isnan(line.residual)
                 }
                 self.write_ratios(trainer, {f"check/audit_{n}": r for n, r in ratios.items()})
+                self.write_angles(trainer, report)
             self.judge(report, pl_module, when)
 
     def due(self, kind: str, every: int | None, updates: int) -> bool:
@@ -105,15 +106,14 @@ class LiveCheck(Callback):
             assert network.rule is not None, "training has a rule"
             return audit(network.rule, network.params, X, Y, network.cost, activations=activations)
 
-    def checksums(self, network: TwoLayerNetwork) -> dict[str, float]:
+    def checksums(self, trainer: L.Trainer, network: TwoLayerNetwork) -> dict[str, float]:
         """The last gradient's residuals over what rounding explains; nothing for an empty share."""
         seen = network.last_seen
         if seen is None or seen.gradients.dz1 is None:
             return {}
         assert self.generator is not None
-        ratios: Tensor = checksum(
-            seen.activations, Gradients(*seen.gradients), seen.X, self.generator
-        )
+        with trainer.precision_plugin.forward_context():  # whose rounding the bound is of
+            ratios = checksum(seen.activations, seen.gradients, seen.X, self.generator)
         return dict(zip(NAMES, ratios.tolist(), strict=True))
 
     def not_within(self, ratios: dict[str, float]) -> list[str]:
@@ -122,7 +122,10 @@ class LiveCheck(Callback):
 
     def judge(self, report: Report | None, network: TwoLayerNetwork, when: str) -> None:
         """Act on an audit."""
-        self.share([] if report is None else list(report.wrong), network, when)
+        wrong = [] if report is None else list(report.wrong)
+        if report is not None and not report.ok and not wrong:
+            wrong = [line.name for line in report.lines if not line.ok]
+        self.share(wrong, network, when)
 
     def share(self, wrong: list[str], network: TwoLayerNetwork, when: str) -> None:
         """Act on the lines that any device finds wrong.
@@ -143,8 +146,18 @@ class LiveCheck(Callback):
         if new and network.trainer.is_global_zero:
             Console(stderr=True).print(f"[red]warning:[/] {WrongGradient(sorted(new), when)}")
 
+    def write_angles(self, trainer: L.Trainer, report: Report) -> None:
+        """Write the angle of each line that deviates on purpose to the true one, in degrees."""
+        angles = {
+            f"check/angle_{line.name}": line.angle
+            for line in report.lines
+            if line.angle is not None
+        }
+        for logger in trainer.loggers if angles else []:
+            logger.log_metrics(angles, step=trainer.global_step)
+
     def write_ratios(self, trainer: L.Trainer, ratios: dict[str, float]) -> None:
         """Write log10 of residuals over tolerance; 0 is the limit, the exact zero is -16."""
-        figures = {name: math.log10(max(ratio, 1e-16)) for name, ratio in ratios.items()}
+        figures = {n: math.log10(min(max(r, 1e-16), LARGEST)) for n, r in ratios.items()}
         for logger in trainer.loggers if figures else []:
             logger.log_metrics(figures, step=trainer.global_step)

@@ -64,7 +64,7 @@ class TwoLayerNetwork(L.LightningModule):
         scheduler: takes the optimizer and gives the learning rate's scheduler.
         scheduler_interval: "step" (each update), "epoch", or "validation" (with its monitor).
         scheduler_monitor: the metric given to a scheduler that steps with the validation.
-        weight_decay: on the weights, not on the biases.
+        weight_decay: on the weights, not on the biases; None where the optimizer has none.
         clip_norm: bound on the norm of the whole gradient.
         compile: whether forward and the rule go through torch.compile.
     """
@@ -85,7 +85,7 @@ class TwoLayerNetwork(L.LightningModule):
         scheduler: SchedulerFactory | None = None,
         scheduler_interval: str = "epoch",
         scheduler_monitor: str | None = None,
-        weight_decay: float = 0.0,
+        weight_decay: float | None = None,
         clip_norm: float | None = None,
         compile: bool = False,
     ) -> None:

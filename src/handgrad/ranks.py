@@ -21,10 +21,9 @@ def launched_by() -> str | None:
 
 def processes_per_node() -> int | None:
     """How many processes torchrun or srun started on this node; None where it does not say."""
-    name = {"torchrun": "LOCAL_WORLD_SIZE", "srun": "SLURM_NTASKS_PER_NODE"}.get(
-        launched_by() or ""
-    )
-    return int(os.environ[name]) if name in os.environ else None
+    names = {"torchrun": "LOCAL_WORLD_SIZE", "srun": "SLURM_NTASKS_PER_NODE"}
+    started = os.environ.get(names.get(launched_by() or "", ""))
+    return None if started is None else int(started)
 
 
 def is_first() -> bool:

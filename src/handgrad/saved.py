@@ -1,6 +1,5 @@
 """Trained networks: where a checkpoint lies, and what is in it."""
 
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,12 +43,31 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except Exception as error:  # reading arbitrary bytes as a pickle may raise anything
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise BadInput(f"ckpt_path={path}: damaged or not a checkpoint ({reason})") from None
     if not isinstance(checkpoint, dict) or "config" not in checkpoint:
         raise BadInput(f"ckpt_path={path}: not a checkpoint of handgrad")
     return checkpoint
+
+
+def check_resumable(path: Path, config: dict[str, Any], network: TwoLayerNetwork) -> None:
+    """Refuse a checkpoint that this run cannot continue from.
+
+    Raises:
+        BadInput: if it is damaged, of another size, or of another optimizer.
+    """
+    checkpoint = load(path)
+    was, now = checkpoint["config"]["optimizer"]["_target_"], config["optimizer"]["_target_"]
+    if was != now:
+        raise BadInput(f"ckpt_path={path}: it was trained with {was}, not {now}; see optimizer")
+    for name, mine in network.state_dict().items():
+        its = checkpoint["state_dict"][name]
+        if its.shape != mine.shape:
+            raise BadInput(
+                f"ckpt_path={path}: its {name} is {tuple(its.shape)}, this run's "
+                f"{tuple(mine.shape)}; see model.hidden and data"
+            )
 
 
 class Trained(NamedTuple):

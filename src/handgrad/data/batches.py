@@ -1,6 +1,6 @@
 """The batches of an epoch, as a pure function of (seed, pass, device).
 
-Nothing here has a state: which examples the k-th update sees follows from the seed and from k alone,
+Nothing here has a state: which examples the k-th update sees follows from the seed and k alone,
 so that a run continues exactly from any update, and every device knows its share of each batch
 without asking the others. Batches are cut from whole tensors by index, a block of them at a time,
 because per-example collation and per-batch Python cost more than the arithmetic of a small network.

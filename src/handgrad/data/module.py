@@ -95,6 +95,8 @@ class ExampleData(L.LightningDataModule):
         for name, indices in self.indices.items():
             if name not in self.parts:
                 self.parts[name] = Part(self.examples, indices, self.scaling, self.dtype, device)
+        if self.trainer and stage == "fit" and not len(self.parts["val"]):
+            self.trainer.limit_val_batches = 0  # there is nothing to validate on
 
     @override
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
@@ -127,10 +129,10 @@ class ExampleData(L.LightningDataModule):
     def take_over_limit(self, trainer: L.Trainer) -> None:
         """Apply limit_train_batches to batches: Lightning itself would apply it to our blocks."""
         limit = trainer.limit_train_batches
-        if isinstance(limit, float):
-            self.limit = None if limit == 1.0 else int(limit * self.plan().batches_per_pass)
-        else:
+        if isinstance(limit, int):
             self.limit = limit
+        elif limit < 1.0:
+            self.limit = max(1, int(limit * self.plan().batches_per_pass))
         trainer.limit_train_batches = 1.0
 
     @override

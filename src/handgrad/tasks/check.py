@@ -38,7 +38,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     probes = [audit_probes(network.rule, network.cost, d) for d in (torch.float32, torch.float64)]
     report = worst([*probes, audit(network.rule, params, X, Y, network.cost)])
     evidence = numerical_evidence(network.rule, params, X, Y, network.cost)
-    wrong = list(report.wrong) or contradicted(report, evidence)
+    unproved = [line.name for line in report.lines if not line.ok]
+    wrong = list(report.wrong) or unproved or contradicted(report, evidence)
     title = f"{config['backward']['_target_']}: each line against autograd, all against evidence"
     print_report(report, title, evidence)
     draw(config, folder, params, X, Y, network.cost)
@@ -67,7 +68,7 @@ def subject(
 def numerical_evidence(
     rule: Rule, params: Parameters, X: Tensor, Y: Tensor, cost: Cost
 ) -> dict[str, dict[str, float]]:
-    """For each method, the relative error of each of dW1, db1, dW2, db2; empty if the rule fails."""
+    """For each method, the relative error of dW1, db1, dW2, db2; empty if the rule fails."""
     params = Parameters(*(parameter.double() for parameter in params))
     X, Y = X.double(), Y.double()
     try:

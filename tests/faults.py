@@ -1,0 +1,44 @@
+"""Backward rules that bring one device down, as `backward.function`, after some updates."""
+
+import os
+import signal
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from handgrad import backprop
+from handgrad.backprop import Activations, Gradients, Parameters
+
+CALLS = count(1)
+AT, DEVICE = 6, "1"
+
+
+def now() -> bool:
+    """Whether this device's time has come."""
+    return next(CALLS) == AT and os.environ.get("LOCAL_RANK") == DEVICE
+
+
+def raises(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    if now():
+        raise ZeroDivisionError("the planted error")
+    return backprop.backward(params, activations, X, Y)
+
+
+def is_killed(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    if now():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return backprop.backward(params, activations, X, Y)
+
+
+def hangs(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    if now():
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return backprop.backward(params, activations, X, Y)
+
+
+def drifts(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    if now():  # by the last bits of W2, of which the update's rounding leaves some
+        W2 = params.W2.data
+        W2.copy_(torch.nextafter(W2, W2 + 1))
+    return backprop.backward(params, activations, X, Y)

@@ -1,0 +1,54 @@
+"""Many jobs on one group of processes, because starting a group takes seconds."""
+
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handgrad import launch
+
+
+def write_examples(path: Path, examples: int, features: int = 7, classes: int = 3) -> Path:
+    """Points around one centre for each class; a part of them overlaps."""
+    draw = np.random.default_rng(examples)
+    labels = np.arange(examples) % classes
+    centres = draw.normal(size=(classes, features))
+    np.savez(path, X=centres[labels] + draw.normal(size=(examples, features)), y=labels)
+    return path
+
+
+def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
+    """Run the jobs on one device, and leave its weights after each beside the checkpoints."""
+    os.environ |= {launch.RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
+    import torch
+
+    from handgrad.module import TwoLayerNetwork
+
+    torch.set_num_threads(1)
+
+    def leave_weights(network: Any) -> None:
+        folder = Path(network.trainer.default_root_dir)
+        torch.save([each.detach() for each in network.params], folder / f"device{rank}.pt")
+
+    TwoLayerNetwork.on_train_end = leave_weights
+    for job in jobs:
+        launch.run_task(job)
+
+
+def run_on(devices: int, jobs: list[launch.Job], folder: Path) -> None:
+    """Run all jobs on a group of that many processes."""
+    context = multiprocessing.get_context("spawn")
+    rendezvous = f"file://{folder}/store{devices}"
+    processes = [
+        context.Process(target=work, args=(jobs, rank, rendezvous)) for rank in range(devices)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(400)
+        if process.exitcode != 0:
+            for each in processes:
+                each.kill()
+            raise AssertionError(f"a device ended with {process.exitcode}; its error is above")

@@ -1,0 +1,160 @@
+"""train.py as its users start it: as a command, from anywhere, with exit codes one can rely on."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Train, files
+
+IRIS = ("data=iris", "model.hidden=5", "trainer.max_epochs=1", "logger=none")
+HEAVY = ("torch", "lightning", "numpy", "pandas", "sklearn", "tensorboard")
+
+
+def traces(folder: Path) -> list[str]:
+    """What a run with wrong data must not leave."""
+    return [
+        name
+        for name in files(folder)
+        if name.endswith((".ckpt", "metrics.json")) or "tfevents" in name
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--cfg", "job"], 0),
+        (["model.hiden=3"], 2),
+        (["model.hidden=-3"], 2),
+        (["optimizer.lr=nan"], 2),
+        (["data=csv"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_answers_that_need_no_torch_do_not_import_it(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    program = (
+        "import sys, pathlib, handgrad.cli\n"
+        "sys.argv = ['train.py', *sys.argv[1:]]\n"
+        "try:\n"
+        f"    code = handgrad.cli.main(pathlib.Path({str(ROOT / 'conf')!r}))\n"
+        "except SystemExit as left:\n"
+        "    code = left.code or 0\n"
+        f"print('IMPORTED', [name for name in {HEAVY} if name in sys.modules], code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == f"IMPORTED [] {code}", done.stderr
+    assert done.stderr.count("\n") == (code == 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_the_groups_and_examples(command: Train) -> None:
+    answer = command("--help")
+    assert answer.code == 0
+    groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
+    shown = {line.partition(":")[0] for line in answer.out.splitlines() if ":" in line}
+    assert groups <= shown
+    assert "python train.py data=breast_cancer" in answer.out
+
+
+def test_the_whole_configuration_is_shown(command: Train) -> None:
+    answer = command("--cfg", "job", "data=wine", "seed=7")
+    shown = yaml.safe_load(answer.out)
+    assert shown["seed"] == 7
+    assert shown["data"]["_target_"].endswith("Wine")
+
+
+def test_a_wrong_config_is_one_line_and_no_file(command: Train, tmp_path: Path) -> None:
+    answer = command("model.hidden=abc")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == "train.py: model.hidden=abc: must be a valid integer\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+WRONG_DATA = {
+    "missing": (["data=csv", "data.path=nowhere.csv"], ["nowhere.csv"]),
+    "not a number": (["data=csv", "data.path=bad.csv", "data.target=kind"], ["bad.csv", "oops"]),
+    "no such column": (["data=csv", "data.path=bad.csv", "data.target=kin"], ["kin", "kind"]),
+    "no IDX files": (["data=mnist", "data.download=false"], ["data/mnist", "idx3"]),
+    "damaged": (["data=npz", "data.path=bad.csv"], ["bad.csv"]),
+    "no rule": (["data=iris", "backward=custom", "backward.function=mine.rule"], ["mine.py"]),
+    "no mistake": (["data=iris", "backward=mistake", "backward.mistake=nothing"], ["nothing"]),
+    "no validation": (
+        ["data=iris", "data.validation=0", "callbacks.early_stopping.patience=1"],
+        ["callbacks.early_stopping.monitor", "data.validation"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "named"), WRONG_DATA.values(), ids=WRONG_DATA)
+def test_wrong_data_are_one_line_and_leave_no_trace(
+    train: Train, tmp_path: Path, arguments: list[str], named: list[str]
+) -> None:
+    (tmp_path / "bad.csv").write_text("a,kind\n1,x\noops,y\n3,x\n")
+    answer = train(*arguments)
+    assert answer.code == 2, answer.err
+    assert answer.err.startswith("train.py: ")
+    assert answer.err.count("\n") == 1, answer.err
+    assert all(name in answer.err for name in named), answer.err
+    assert traces(tmp_path) == []
+    assert not (tmp_path / ".latest").is_symlink()
+
+
+def test_wrong_data_are_exit_code_2_of_the_command(command: Train, tmp_path: Path) -> None:
+    answer = command("data=csv", "data.path=nowhere.csv")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert "nowhere.csv" in answer.err
+    assert traces(tmp_path) == []
+
+
+def test_runs_started_together_have_folders_of_their_own(command: Train, tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda seed: command(*IRIS, f"seed={seed}"), range(2)))
+    assert [answer.code for answer in answers] == [0, 0], answers[0].err + answers[1].err
+    assert [answer.err for answer in answers] == ["", ""]
+    assert len(list((tmp_path / "logs").iterdir())) == 2
+
+
+def test_it_runs_from_any_folder_with_ones_own_experiments(command: Train, tmp_path: Path) -> None:
+    own, elsewhere = tmp_path / "mine" / "experiment", tmp_path / "else where"
+    own.mkdir(parents=True)
+    elsewhere.mkdir()
+    (own / "small.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /data: iris\n"
+        "model:\n  hidden: 3\ntrainer:\n  max_epochs: 1\n"
+    )
+    answer = command("--config-dir", str(tmp_path / "mine"), "experiment=small", cwd=elsewhere)
+    assert answer.code == 0, answer.err
+    assert answer.err == ""
+    config = yaml.safe_load((answer.folder / ".hydra" / "config.yaml").read_text())
+    assert config["model"]["hidden"] == 3
+    assert (answer.folder / "metrics.json").exists()
+    assert {path.name for path in elsewhere.iterdir()} == {".latest", "logs"}
+
+
+def test_a_grid_makes_a_folder_for_each_job_and_ends_with_the_worst_code(
+    train: Train, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.csv").write_text("a,kind\n1,x\noops,y\n3,x\n")
+    common = ("hydra.sweep.dir=logs/grid", "data.target=kind", "data=csv", "model.hidden=3")
+    (tmp_path / "good.csv").write_text("a,kind\n" + "1,x\n2,y\n" * 20)
+    answer = train("-m", *common, "trainer.max_epochs=1", "data.path=bad.csv,good.csv")
+    assert answer.code == 2
+    jobs = sorted(path.name for path in (tmp_path / "logs" / "grid").iterdir() if path.is_dir())
+    assert jobs == ["0", "1"]
+    assert "metrics.json" in files(tmp_path / "logs" / "grid" / "1")
+    assert answer.err.count("\n") == 1
+
+
+def test_a_grid_of_good_jobs_ends_well(train: Train, tmp_path: Path) -> None:
+    answer = train("-m", *IRIS, "seed=1,2", "hydra.sweep.dir=logs/grid")
+    assert answer.code == 0, answer.err
+    for number in ("0", "1"):
+        assert "metrics.json" in files(tmp_path / "logs" / "grid" / number)

@@ -1,0 +1,169 @@
+"""The number of devices is not a hyperparameter: the same weights and figures on one, two, three."""
+
+import json
+from copy import deepcopy
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import several
+import torch
+from conftest import composed
+from torch import Tensor
+
+from handgrad.config import validate
+from handgrad.launch import Job
+
+VARIANTS = {
+    "sgd": [],
+    "momentum": ["optimizer=momentum"],
+    "adam": ["optimizer=adam", "optimizer.weight_decay=0.01"],
+    "clipping": ["optimizer.clip_norm=0.05"],
+    "accumulate_2": ["optimizer.accumulate=2"],
+    "accumulate_3": ["optimizer=adam", "optimizer.accumulate=3", "optimizer.clip_norm=0.05"],
+    "microbatch": ["data.microbatch=5"],
+    "step_scheduler": ["scheduler=step", "scheduler.interval=step", "scheduler.step_size=2"],
+    "cosine": ["optimizer=momentum", "scheduler=cosine"],
+    "plateau": ["scheduler=plateau", "scheduler.patience=0", "scheduler.monitor=cost/val"],
+}
+MORE_VARIANTS = {
+    "nesterov": ["optimizer=nesterov"],
+    "adamw": ["optimizer=adamw"],
+    "adam_accumulate_2": ["optimizer=adam", "optimizer.accumulate=2"],
+    "momentum_accumulate_3": ["optimizer=momentum", "optimizer.accumulate=3"],
+    "exponential": ["optimizer=adam", "scheduler=exponential"],
+    "quadratic": ["cost=quadratic", "optimizer=momentum"],
+    "autograd": ["backward=autograd"],
+    "lbfgs": ["optimizer=lbfgs", "optimizer.max_iter=4", "optimizer.lr=0.1"],
+    "passes": ["data.passes_per_epoch=2", "optimizer.accumulate=3"],
+    "early_stopping": ["callbacks.early_stopping.patience=1", "optimizer.lr=3"],
+}
+EXAMPLES = {97: 151, 101: 157, 997: 1557}  # for training: with the other parts
+COMMON = (
+    *("data=npz", "trainer.max_epochs=3", "trainer.precision=64-true", "model.hidden=5"),
+    *("logger=none", "trainer.enable_progress_bar=false", "check.at_start=false"),
+    "trainer.log_every_n_steps=2",
+)
+
+
+class Case(NamedTuple):
+    """One training, to be made on one, two and three devices."""
+
+    examples: int  # 97: the last batch of 32 has one example, for two of three devices none
+    batch_size: int | str
+    variant: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.examples}-{self.batch_size}-{self.variant}"
+
+
+QUICK = [Case(101, 32, variant) for variant in VARIANTS]
+QUICK += [Case(997, 32, "accumulate_3"), Case(97, 32, "sgd"), Case(997, "full", "clipping")]
+REST = [
+    case
+    for each in product(EXAMPLES, (32, "full"), (*VARIANTS, *MORE_VARIANTS))
+    if (case := Case(*each)) not in QUICK
+]
+
+
+class Outcome(NamedTuple):
+    """What a case came to on some number of devices."""
+
+    weights: list[list[Tensor]]  # of each device
+    metrics: dict[str, Any]
+
+
+Outcomes = dict[tuple[Case, int], Outcome]
+
+
+@cache  # composing takes a third of a second
+def config_of(variant: str) -> dict[str, Any]:
+    return composed(*COMMON, *{**VARIANTS, **MORE_VARIANTS}[variant])
+
+
+def job(case: Case, devices: int, folder: Path) -> Job:
+    where = folder / f"{case.name}-{devices}"
+    where.mkdir()
+    config = deepcopy(config_of(case.variant))
+    config["data"] |= {
+        "path": f"{folder / str(case.examples)}.npz",
+        "batch_size": case.batch_size,
+    }
+    config["trainer"]["devices"] = devices
+    validate(config)
+    return Job(config, [], where)
+
+
+def run_all(cases: list[Case], folder: Path) -> Outcomes:
+    """Every case on one, two and three devices; one group of processes for each number."""
+    for size, examples in EXAMPLES.items():
+        several.write_examples(folder / f"{size}.npz", examples)
+    outcomes: Outcomes = {}
+    for devices in (1, 2, 3):
+        jobs = {case: job(case, devices, folder) for case in cases}
+        several.run_on(devices, list(jobs.values()), folder)
+        for case, done in jobs.items():
+            weights = [torch.load(done.folder / f"device{rank}.pt") for rank in range(devices)]
+            metrics = json.loads((done.folder / "metrics.json").read_text())
+            outcomes[case, devices] = Outcome(weights, metrics)
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    return run_all(QUICK, tmp_path_factory.mktemp("devices"))
+
+
+@pytest.fixture(scope="module")
+def rest(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    return run_all(REST, tmp_path_factory.mktemp("devices"))
+
+
+def check_same_training(outcomes: Outcomes, case: Case, devices: int) -> None:
+    alone, together = outcomes[case, 1], outcomes[case, devices]
+    reference = torch.cat([each.flatten() for each in alone.weights[0]])
+    first = torch.cat([each.flatten() for each in together.weights[0]])
+    assert (first - reference).norm() <= 1e-12 * reference.norm()
+    for others in together.weights[1:]:
+        for mine, theirs in zip(together.weights[0], others, strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def check_same_figures(outcomes: Outcomes, case: Case, devices: int) -> None:
+    alone, together = dict(outcomes[case, 1].metrics), dict(outcomes[case, devices].metrics)
+    assert (alone.pop("run/devices"), together.pop("run/devices")) == (1, devices)
+    alone.pop("run/fit_seconds"), together.pop("run/fit_seconds")
+    assert alone.keys() == together.keys() >= {"accuracy/val", "accuracy/test", "cost/train"}
+    for name, figure in alone.items():
+        if name.startswith("cost/"):
+            assert together[name] == pytest.approx(figure, rel=1e-12)
+        else:
+            assert together[name] == figure, name
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_devices_make_the_same_training(quick: Outcomes, case: Case, devices: int) -> None:
+    check_same_training(quick, case, devices)
+    check_same_figures(quick, case, devices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("case", REST, ids=lambda case: case.name)
+def test_devices_make_the_same_training_in_all_variants(
+    rest: Outcomes, case: Case, devices: int
+) -> None:
+    check_same_training(rest, case, devices)
+    check_same_figures(rest, case, devices)
+
+
+def test_the_cases_reach_the_corners(quick: Outcomes) -> None:
+    updates = {case.name: quick[case, 3].metrics["run/updates"] for case in QUICK}
+    assert updates["97-32-sgd"] == 3 * 4  # three batches of 32 and one of 1
+    assert updates["101-32-sgd"] == 3 * 4
+    assert updates["101-32-accumulate_3"] == 3 * 2  # the last window is one batch of 5
+    assert updates["997-full-clipping"] == 3

@@ -1,0 +1,289 @@
+"""Several processes are one run: one folder, one voice, one end."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Train, composed
+
+from handgrad import launch, ranks
+from handgrad.errors import BadInput
+
+SHORT = (
+    *("trainer.max_epochs=1", "trainer=ddp_cpu", "trainer.enable_progress_bar=false"),
+    *("logger=none", "check.at_start=false", "check.checksum_every_n_updates=null"),
+)
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"}
+SRUN = {
+    **{"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2"},
+    **{"SLURM_JOB_NAME": "train.sh", "SLURM_JOB_ID": "12345"},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Any:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def trainer(**flags: Any) -> dict[str, Any]:
+    return {"accelerator": "cpu", "devices": 1, "num_nodes": 1, **flags}
+
+
+# One run.
+
+
+def test_two_devices_are_one_run(train: Train) -> None:
+    done = train(*SHORT, "logger=tensorboard")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("accuracy") == 1
+    assert done.out.count("2 device(s)") == 1
+    assert [folder.name for folder in done.folder.parent.iterdir()] == [done.folder.name]
+    metrics = json.loads((done.folder / "metrics.json").read_text())
+    assert metrics["run/devices"] == 2
+    assert {path.name for path in (done.folder / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+    }
+
+
+def test_multirun_gives_each_job_its_values_on_all_devices(train: Train, tmp_path: Path) -> None:
+    done = train("-m", *SHORT, "seed=1,2", "hydra.sweep.dir=sweep")
+    assert (done.code, done.err) == (0, "")
+    jobs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert [job.name for job in jobs] == ["0", "1"]
+    assert [json.loads((job / "run.json").read_text())["seed"] for job in jobs] == [1, 2]
+    assert all((job / "metrics.json").exists() for job in jobs)
+    assert done.out.count("2 device(s)") == 2
+
+
+# One end.
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("raises", "ZeroDivisionError: the planted error"),
+        ("is_killed", "device 1 of 2: its process was killed by SIGKILL"),
+        ("hangs", "device 1 of 2 stopped answering"),
+        ("drifts", "the devices' weights differ in W2 after update"),
+    ],
+)
+def test_a_device_that_fails_ends_the_run(train: Train, fault: str, line: str) -> None:
+    start = time.monotonic()
+    done = train(
+        *SHORT,
+        *("backward=custom", f"backward.function=faults.{fault}", "trainer.timeout=4"),
+        *("trainer.precision=64-true", "trainer.log_every_n_steps=4"),
+    )
+    assert time.monotonic() - start < 30
+    assert done.code == 1
+    assert line in done.err
+    assert done.err.count("Traceback") <= 1
+    assert not (done.folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
+def test_no_device_outlives_the_first_process(tmp_path: Path, number: signal.Signals) -> None:
+    forever = ("trainer.max_epochs=-1", "trainer.max_time=00:00:05:00")
+    command = [sys.executable, ROOT / "train.py", *SHORT, *forever, "trainer.timeout=5"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=-3, stderr=-3)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("logs/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = descendants(process.pid)
+    assert len(children) >= 2
+    process.send_signal(number)
+    code = process.wait(30)
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
+    time.sleep(1)
+    assert [child for child in children if is_running(child)] == []
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: must be 'auto' or 'ddp'"),
+        (["trainer.strategy=deepspeed"], "trainer.strategy=deepspeed: must be 'auto' or 'ddp'"),
+        (["trainer.num_nodes=2"], "trainer.num_nodes=2 needs MASTER_ADDR, MASTER_PORT, NODE_RANK"),
+        (["task=predict", "ckpt_path=x"], "task=predict runs on one device: trainer.devices=1"),
+        (["trainer.timeout=0"], "trainer.timeout=0"),
+        (["trainer=mps", "trainer.devices=2"], "trainer.accelerator=mps has one device"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_one_line(
+    train: Train, arguments: list[str], line: str
+) -> None:
+    done = train("trainer=ddp_cpu", *arguments)
+    assert done.code == 2
+    assert done.err.startswith(f"train.py: {line}")
+    assert done.err.count("\n") == 1
+
+
+def test_bad_input_found_by_a_device_is_one_line(train: Train) -> None:
+    done = train(*SHORT, "data=csv", "data.path=absent.csv")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "absent.csv" in done.err
+
+
+def test_multirun_under_torchrun_is_refused(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, TORCHRUN)
+    done = train("-m", *SHORT, "seed=1,2")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "leave torchrun away" in done.err
+
+
+def test_jobs_side_by_side_on_several_devices_are_refused(tmp_path: Path) -> None:
+    job = launch.Job(composed("trainer=ddp_cpu"), [], tmp_path)
+    with pytest.raises(BadInput, match=r"trainer.devices=2 needs jobs one after the other"):
+        launch.run(job, parallel_launcher=True)
+
+
+# Processes started by others.
+
+
+@pytest.mark.parametrize(
+    ("variables", "launcher", "first"),
+    [
+        ({}, None, True),
+        ({"NODE_RANK": "1"}, None, False),
+        ({**TORCHRUN, "RANK": "0"}, "torchrun", True),
+        ({**TORCHRUN, "RANK": "1"}, "torchrun", False),
+        ({**SRUN, "SLURM_PROCID": "0"}, "srun", True),
+        ({**SRUN, "SLURM_PROCID": "3"}, "srun", False),
+        ({**SRUN, "SLURM_PROCID": "3", "SLURM_JOB_NAME": "bash"}, None, True),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None, True),
+    ],
+)
+def test_a_process_knows_its_place(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], launcher: str | None, first: bool
+) -> None:
+    set_all(monkeypatch, variables)
+    assert ranks.launched_by() == launcher
+    assert ranks.is_first() == first
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, SRUN])
+def test_the_number_of_devices_must_be_that_of_the_processes(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    set_all(monkeypatch, variables)
+    assert launch.local_devices(trainer(devices="auto")) == 2
+    launch.check_launched(2)
+    with pytest.raises(BadInput, match="started 2 processes on this node; set trainer.devices=2"):
+        launch.check_launched(3)
+
+
+def test_srun_must_say_how_many_processes_a_node_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, {name: SRUN[name] for name in SRUN if name != "SLURM_NTASKS_PER_NODE"})
+    with pytest.raises(BadInput, match="srun needs --ntasks-per-node"):
+        launch.check_launched(2)
+
+
+def test_devices_are_counted() -> None:
+    assert launch.local_devices(trainer(devices=[0, 3])) == 2
+    assert launch.local_devices(trainer(devices=3)) == 3
+    assert launch.local_devices(trainer(devices="auto")) == 1
+
+
+def started_by_others(
+    tmp_path: Path, environments: list[dict[str, str]], *arguments: str
+) -> list[subprocess.CompletedProcess[str]]:
+    """What each of several processes answers that are started as srun starts them."""
+    command = [sys.executable, ROOT / "train.py", *SHORT, *arguments]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in environments
+    ]
+    answers = [process.communicate(timeout=100) for process in processes]
+    return [
+        subprocess.CompletedProcess(command, process.returncode, *answer)
+        for process, answer in zip(processes, answers, strict=True)
+    ]
+
+
+def check_one_run(tmp_path: Path, devices: int) -> None:
+    folders = list((tmp_path / "logs").iterdir())
+    assert len(folders) == 1
+    assert (folders[0] / ".hydra" / "config.yaml").exists()
+    assert json.loads((folders[0] / "metrics.json").read_text())["run/devices"] == devices
+
+
+@pytest.mark.slow
+def test_srun_on_two_nodes(tmp_path: Path) -> None:
+    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29417"}
+    tasks = [
+        {
+            **SRUN,
+            **ports,
+            **{"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NODEID": str(rank)},
+            **{"SLURM_PROCID": str(rank), "SLURM_LOCALID": "0"},
+        }
+        for rank in range(2)
+    ]
+    answers = started_by_others(tmp_path, tasks, "trainer.devices=1", "trainer.num_nodes=2")
+    assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr
+    assert answers[1].stdout == ""
+    check_one_run(tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_two_nodes_by_hand(tmp_path: Path) -> None:
+    nodes = [
+        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29418", "NODE_RANK": str(node)}
+        for node in range(2)
+    ]
+    answers = started_by_others(tmp_path, nodes, "trainer.devices=1", "trainer.num_nodes=2")
+    assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr
+    assert answers[1].stdout == ""
+    check_one_run(tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*torchrun, ROOT / "train.py", *SHORT],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 device(s)") == 1
+    check_one_run(tmp_path, 2)

@@ -1,0 +1,152 @@
+"""The check inside training: before the first update, and while it goes on."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import Logger
+
+from handgrad.backprop import Cost, Gradients, backward, cross_entropy
+from handgrad.data.module import ExampleData
+from handgrad.data.sources import Iris
+from handgrad.errors import WrongGradient
+from handgrad.live_check import LiveCheck
+from handgrad.mistakes import MISTAKES, mistake
+from handgrad.module import TwoLayerNetwork
+from handgrad.rules import autograd, closed_form, feedback_alignment
+
+ONE_LINE = sorted(set(MISTAKES) - {"cross_entropy_delta", "missing_1_over_m"})
+
+
+class Scalars(Logger):
+    """Keeps what is logged."""
+
+    name, version = "scalars", ""
+
+    def __init__(self) -> None:
+        self.points: dict[str, list[tuple[int, float]]] = {}
+
+    def log_metrics(self, metrics, step=None) -> None:
+        for name, value in metrics.items():
+            self.points.setdefault(name, []).append((step, value))
+
+    def log_hyperparams(self, *args, **kwargs) -> None: ...
+
+
+def fit(
+    rule: Callable[[Cost], Callable[..., Gradients]],
+    updates: int = 30,
+    precision="32-true",
+    **check,
+) -> tuple[LiveCheck, Scalars]:
+    data = ExampleData(Iris(), batch_size=7, validation=0, test=0.2).read()
+    network = TwoLayerNetwork(
+        4, 6, 3, rule=rule, optimizer=partial(torch.optim.SGD, lr=0.1), seed=3
+    )
+    settings = {
+        "at_start": True,
+        "on_failure": "stop",
+        "checksum_every_n_updates": 5,
+        "audit_every_n_updates": 10,
+    }
+    callback, scalars = LiveCheck(**{**settings, **check}), Scalars()
+    trainer = L.Trainer(
+        max_steps=updates,
+        max_epochs=-1,
+        accelerator="cpu",
+        precision=precision,
+        logger=scalars,
+        callbacks=[callback],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data.horizon = lambda done: max(1, min(5 - done % 5, updates - done))
+    trainer.fit(network, datamodule=data)
+    return callback, scalars
+
+
+@pytest.mark.parametrize("name", ONE_LINE)
+def test_a_planted_mistake_stops_the_run_before_its_first_update(name: str, capsys) -> None:
+    wrong = tuple(MISTAKES[name])
+    with pytest.raises(WrongGradient) as error:
+        fit(partial(mistake, mistake=name))
+    assert tuple(error.value.wrong) == wrong
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_with_warn_it_trains_on_and_remembers(capsys) -> None:
+    check, scalars = fit(partial(mistake, mistake="sign"), on_failure="warn")
+    assert check.wrong == list(MISTAKES["sign"])
+    assert f"the gradient is wrong in {check.wrong[0]}" in capsys.readouterr().err
+    assert len(scalars.points["check/checksum_dW1"]) == 6
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("rule", [closed_form, autograd])
+def test_right_rules_raise_no_alarm(rule, precision: str) -> None:
+    check, scalars = fit(rule, precision=precision)
+    assert check.wrong == []
+    for name in Gradients._fields:
+        steps, values = zip(*scalars.points[f"check/audit_{name}"], strict=True)
+        assert steps == (10, 20, 30)
+        assert all(math.isfinite(value) and value <= 0 for value in values)
+
+
+def turning_wrong(cost: Cost, line: str, after: int) -> Callable[..., Gradients]:
+    """The right backward pass until `after` calls, then one line doubled."""
+    calls = []
+
+    def rule(params, activations, X, Y) -> Gradients:
+        calls.append(1)
+        right = backward(params, activations, X, Y, dz2=cost.dz2)
+        if len(calls) <= after:
+            return right
+        return right._replace(**{line: 2 * getattr(right, line)})
+
+    return rule
+
+
+@pytest.mark.parametrize("line", ["dW2", "db2", "dW1", "db1"])
+def test_the_checksum_notices_a_gradient_that_goes_wrong_later(line: str) -> None:
+    rule = partial(turning_wrong, line=line, after=12)
+    with pytest.raises(WrongGradient, match="checksum, after update 15") as error:
+        fit(rule, audit_every_n_updates=None)
+    assert error.value.wrong == [line]
+
+
+@pytest.mark.parametrize("line", ["dz2", "dz1"])
+def test_the_audit_notices_what_no_checksum_can(line: str) -> None:
+    rule = partial(turning_wrong, line=line, after=6)
+    with pytest.raises(WrongGradient, match="after update 10") as error:
+        fit(rule, checksum_every_n_updates=None)
+    assert line in error.value.wrong
+
+
+def test_a_rule_that_deviates_on_purpose_trains_and_shows_its_angle() -> None:
+    check, scalars = fit(feedback_alignment)
+    assert check.wrong == []
+    assert all(0 < angle < 180 for _, angle in scalars.points["check/angle_dz1"])
+
+
+def test_a_rule_of_four_gradients_trains() -> None:
+    def four(cost: Cost) -> Callable[..., Gradients]:
+        assert cost == cross_entropy
+
+        def rule(params, activations, X, Y) -> Gradients:
+            return backward(params, activations, X, Y)._replace(dz2=None, dz1=None)
+
+        return rule
+
+    assert fit(four)[0].wrong == []
+
+
+def test_nothing_runs_where_it_is_switched_off(capsys) -> None:
+    off = {"at_start": False, "checksum_every_n_updates": None, "audit_every_n_updates": None}
+    check, scalars = fit(partial(mistake, mistake="sign"), **off)
+    assert check.wrong == []
+    assert not any(name.startswith("check/") for name in scalars.points)
+    assert capsys.readouterr().out == ""
