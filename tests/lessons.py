@@ -86,20 +86,22 @@ def stands_out(tag: str, runs: list[Run], right: list[Run]) -> bool:
 
 
 def learns(runs: list[Run], right: list[Run]) -> str:
-    """How the test accuracy compares with the right runs'."""
+    """How the test accuracy compares with the right run's from the same seed."""
     if any(math.isinf(run.curves["cost/train"]) for run in runs):
         return "diverges"
-    lost = median(run.accuracy for run in right) - median(run.accuracy for run in runs)
     if median(run.accuracy for run in runs) < 0.5:
         return "no"
+    lost = median(good.accuracy - run.accuracy for run, good in zip(runs, right, strict=True))
     return "yes" if lost < 0.01 else "less"
 
 
 def figures(runs: list[Run]) -> str:
-    """Test accuracy and final cost, the medians over the seeds."""
+    """Test accuracy and final cost: the medians over the seeds, and the accuracies' range."""
+    accuracies = [run.accuracy for run in runs]
+    lowest, middle, highest = min(accuracies), median(accuracies), max(accuracies)
     cost = median(run.curves["cost/train"] for run in runs)
     shown = f"{cost:.2g}" if cost < 1000 else "NaN" if math.isinf(cost) else f"{cost:,.0f}"
-    return f"{median(run.accuracy for run in runs):.1%} | {shown}"
+    return f"{middle:.1%} ({100 * lowest:.1f} to {100 * highest:.1f}) | {shown}"
 
 
 def row(name: str, wrong: list[str], runs: list[Run], right: list[Run]) -> str:
@@ -131,7 +133,8 @@ def main() -> None:
     """Measure, and replace the table between the two marks of the page."""
     names = [name for name in MISTAKES if name not in QUADRATIC]
     lines = [
-        "| mistake | the wrong line | named | learns | test accuracy | cost | curves | checks |",
+        "| mistake | the wrong line | named | learns | test accuracy | `cost/train` |"
+        " curves that stand out | checks above 0 |",
         "|---|---|---|---|---|---|---|---|",
         *table("cross_entropy", names),
         *table("quadratic", list(QUADRATIC)),

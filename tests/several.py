@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,9 +27,9 @@ def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
 
     torch.set_num_threads(1)
 
-    def leave_weights(network: Any) -> None:
-        folder = Path(network.trainer.default_root_dir)
-        torch.save([each.detach() for each in network.params], folder / f"device{rank}.pt")
+    def leave_weights(self: TwoLayerNetwork) -> None:
+        folder = Path(self.trainer.default_root_dir)
+        torch.save([each.detach() for each in self.params], folder / f"device{rank}.pt")
 
     TwoLayerNetwork.on_train_end = leave_weights
     for job in jobs:

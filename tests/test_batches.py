@@ -1,5 +1,6 @@
 """The batches: every example exactly once in a pass, the same for every number of devices."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_every_pass_sees_every_example_once_over_all_devices(
             window = min(batch_size * accumulate, -(-examples // batch_size) * batch_size)
             first = number % plan.updates_per_pass * batch_size * accumulate
             assert total == min(window, examples - first)
-            seen.setdefault(number // plan.updates_per_pass, []).extend(sum(pieces, []))
+            seen.setdefault(number // plan.updates_per_pass, []).extend(chain(*pieces))
     assert len(seen) == passes
     for numbers in seen.values():
         assert sorted(numbers) == list(range(examples))
@@ -97,7 +98,7 @@ def test_each_update_has_the_same_examples_on_any_number_of_devices(
         for rank in range(world_size)
     ]
     for together, *parts in zip(alone, *shares, strict=True):
-        assert sorted(sum(together[0], [])) == sorted(sum((sum(each[0], []) for each in parts), []))
+        assert sorted(chain(*together[0])) == sorted(chain(*(chain(*each[0]) for each in parts)))
         assert {each[1] for each in parts} == {together[1]}
 
 
@@ -119,7 +120,7 @@ def test_the_order_is_a_function_of_seed_and_pass_alone() -> None:
     assert orders[0] == orders[1] == orders[2]
     assert len({tuple(order) for order in orders[0]}) == 4
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002 - shows that nobody else's state matters
+    np.random.seed(1)  # nobody else's state matters
     batches.shuffled.cache_clear()
     assert plans[0].order(2).tolist() == orders[0][2]
     other = BatchPlan(examples=50, batch_size=4, seed=8)
@@ -193,7 +194,7 @@ def test_evaluation_counts_every_row_once_over_all_devices(
     examples: int, world_size: int, rows: int, limit: int | None
 ) -> None:
     part = part_of(examples)
-    seen, numbers_of_chunks = [], set()
+    seen: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "BLOCK_BYTES", 8 * rows)
         for rank in range(world_size):
@@ -201,8 +202,7 @@ def test_evaluation_counts_every_row_once_over_all_devices(
             taken = [inputs[:, 0].tolist() for inputs, _ in chunks]
             assert len(taken) == len(chunks) >= 1
             assert all(len(each) <= rows for each in taken)
-            seen += sum(taken, [])
-            numbers_of_chunks.add(len(chunks))
+            seen += chain(*taken)
     assert seen == list(range(min(examples, limit or examples)))
 
 

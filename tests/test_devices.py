@@ -1,4 +1,4 @@
-"""The number of devices is not a hyperparameter: the same weights and figures on one, two, three."""
+"""The number of devices is no hyperparameter: the same weights and figures on one, two, three."""
 
 import json
 from copy import deepcopy
@@ -135,7 +135,7 @@ def check_same_training(outcomes: Outcomes, case: Case, devices: int) -> None:
 def check_same_figures(outcomes: Outcomes, case: Case, devices: int) -> None:
     alone, together = dict(outcomes[case, 1].metrics), dict(outcomes[case, devices].metrics)
     assert (alone.pop("run/devices"), together.pop("run/devices")) == (1, devices)
-    alone.pop("run/fit_seconds"), together.pop("run/fit_seconds")
+    del alone["run/fit_seconds"], together["run/fit_seconds"]
     assert alone.keys() == together.keys() >= {"accuracy/val", "accuracy/test", "cost/train"}
     for name, figure in alone.items():
         if name.startswith("cost/"):

@@ -56,6 +56,7 @@ LAYERS = {
                 "cli.py",
                 "build.py",
                 "tasks/*.py",
+                "benchmark/*.py",
                 "saved.py",
                 "record.py",
                 "quiet.py",

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from handgrad.backprop import Cost, Gradients, backward, cross_entropy
+from handgrad.build import DTYPES
 from handgrad.data.module import ExampleData
 from handgrad.data.sources import Iris
 from handgrad.errors import WrongGradient
@@ -42,7 +43,8 @@ def fit(
     precision="32-true",
     **check,
 ) -> tuple[LiveCheck, Scalars]:
-    data = ExampleData(Iris(), batch_size=7, validation=0, test=0.2).read()
+    dtype = DTYPES.get(precision, torch.float32)
+    data = ExampleData(Iris(), batch_size=7, validation=0, test=0.2, dtype=dtype).read()
     network = TwoLayerNetwork(
         4, 6, 3, rule=rule, optimizer=partial(torch.optim.SGD, lr=0.1), seed=3
     )

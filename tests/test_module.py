@@ -396,6 +396,7 @@ def test_float64_trains_in_float64_and_close_to_float32() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")  # inside PyTorch's compiler
 def test_compiled_training_is_the_same() -> None:
     compiled = fit(*WIDE, "model.compile=true")
     assert_same(compiled.network, layers(fit(*WIDE).network), rtol=1e-11)

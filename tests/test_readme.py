@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAMED = re.compile(r"`([\w./]+\.\w+)`[^`]*:\s*$")  # before the block that is its content
 SET_UP = ("-m venv", "-m pip", "-m pytest")  # what a clean clone and .ci/run prove
+NUMBERS = count()
 SHORTER = "trainer.max_epochs=1"
 
 
@@ -112,8 +114,10 @@ def run(command: str) -> int:
     assert program in ("python", ".venv/bin/python"), f"{command}: what is {program}?"
     if arguments[0] != "train.py":
         return subprocess.run([sys.executable, *arguments], timeout=120).returncode
-    if "trainer.max_epochs" not in command and "--help" not in arguments:
+    if "trainer.max_epochs" not in command:
         arguments.append(SHORTER)
+    if "-m" not in arguments:  # this process is one, and its name alone tells runs of a second apart
+        arguments.append(f"hydra.run.dir=logs/{next(NUMBERS)}")
     sys.argv = arguments
     try:
         return cli.main(CONF)

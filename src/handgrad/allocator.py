@@ -1,8 +1,8 @@
 """Memory of freed tensors stays in the process, where the C library would give it back.
 
 With glibc's defaults a block above 128 kB is returned to the system when freed, and faulted in page
-by page when the next update asks for it again: at 64 x 784-100-10 that is nearly half of an
-update's time.
+by page when the next update asks for it again (glibc adapts its threshold for one block, not for an
+update's several): at 64 x 784-100-10 that is nearly half of an update's time.
 """
 
 import ctypes

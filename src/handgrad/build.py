@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -103,7 +103,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
             callbacks=callbacks,
             logger=loggers(config, folder),
             default_root_dir=folder,
-            enable_checkpointing=any(isinstance(each, BestCheckpoint) for each in callbacks),
+            enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
             use_distributed_sampler=False,
         )
 
@@ -124,11 +124,12 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
         dict(config["callbacks"]["early_stopping"]),
     )
     validated = len(data.indices["val"]) > 0 and config["trainer"]["limit_val_batches"] != 0
-    kept: list[Callback] = [LastCheckpoint(folder / "checkpoints", checkpoint["every_n_updates"])]
+    kept: list[Callback] = []
     if validated or checkpoint["monitor"].endswith("/train"):
         kept.append(
             BestCheckpoint(folder / "checkpoints", checkpoint["monitor"], checkpoint["mode"])
         )
+    kept.append(LastCheckpoint(folder / "checkpoints", checkpoint["every_n_updates"]))
     if early["patience"] is not None:
         if not validated and early["monitor"].endswith("/val"):
             raise BadInput(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
@@ -37,7 +37,7 @@ class BestCheckpoint(ModelCheckpoint):
         theirs = Path(state_dict["best_model_path"])
         if not theirs.is_file():
             return
-        if rank_zero_only.rank == 0 and theirs != self.path:
+        if rank_zero_only.rank == 0 and theirs != self.path:  # pyright: ignore[reportFunctionMemberAccess]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(theirs, self.path)
         mine, score = str(self.path), state_dict["best_model_score"]
@@ -45,8 +45,11 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **here, "best_k_models": {mine: score}})
 
 
-class LastCheckpoint(Callback):
+class LastCheckpoint(Checkpoint):
     """Keeps last.ckpt, the newest state; at the end of training, the state after the last update.
+
+    It is a `Checkpoint` because Lightning calls those after the network's own hooks: what it writes
+    at the end of an epoch has the scheduler's step of that epoch in it.
 
     Args:
         folder: where it is written.

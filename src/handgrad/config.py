@@ -33,7 +33,7 @@ class Node(BaseModel):
 class Main(Node):
     """The keys at the top."""
 
-    task: Literal["train", "check", "test", "predict", "export"]
+    task: Literal["train", "check", "test", "predict", "export", "benchmark"]
     cost: Literal["cross_entropy", "quadratic"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     ckpt_path: str | None
@@ -203,7 +203,7 @@ class Trainer(Node):
     """trainer.*: the flags of Lightning's Trainer that are the user's."""
 
     accelerator: Literal["cpu", "gpu", "cuda", "mps", "auto"]
-    devices: Positive | list[NotNegative] | Literal["auto"]
+    devices: Positive | Annotated[list[NotNegative], Field(min_length=1)] | Literal["auto"]
     num_nodes: Positive
     strategy: Literal["auto", "ddp"]
     timeout: PositiveFloat
@@ -305,12 +305,49 @@ class Check(Node):
     audit_every_n_updates: Positive | None
 
 
+class Benchmark(Node):
+    """Keys of benchmark.* and their values."""
+
+    rows: list[
+        Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*(-[1-9]\d*){2}(:(full|[1-9]\d*))?$")]
+        | Literal["growth", "processes", "startup"]
+    ]
+    contenders: list[
+        Literal[
+            "trainer",
+            "bare",
+            "autograd",
+            "autograd_kept",
+            "compiled",
+            "lightning",
+            "scikit_learn",
+            "numpy",
+            "jax",
+            "products",
+        ]
+    ]
+    repeats: Positive
+    seconds: PositiveFloat
+    examples: Positive
+
+
 FIXED = {
     "model": Model,
     "trainer": Trainer,
     "callbacks": Callbacks,
     "logger": Loggers,
     "check": Check,
+    "benchmark": Benchmark,
+}
+PLAIN = {  # what the contenders of task=benchmark have in common
+    "cost": "cross_entropy",
+    "optimizer._target_": "handgrad.optimizers.GradientDescent",
+    "optimizer.weight_decay": 0.0,
+    "optimizer.clip_norm": None,
+    "optimizer.accumulate": 1,
+    "scheduler._target_": None,
+    "trainer.accelerator": "cpu",
+    "trainer.precision": "32-true",
 }
 BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
     "data": {
@@ -445,6 +482,21 @@ def check_combinations(config: dict[str, Any]) -> None:
         )
     if config["task"] in ("test", "predict", "export") and not config["ckpt_path"]:
         raise BadInput(f"task={config['task']} needs ckpt_path: a checkpoint or a run's folder")
+    if config["task"] == "benchmark":
+        check_plain(config)
+
+
+def check_plain(config: dict[str, Any]) -> None:
+    """Refuse what only we can do where ours is compared with others.
+
+    Raises:
+        BadInput: one line that names the key.
+    """
+    for key, plain in PLAIN.items():
+        group, _, name = key.rpartition(".")
+        value = (config[group] if group else config).get(name, plain)
+        if value != plain:
+            raise BadInput(f"{key}={value}: task=benchmark compares plain descent ({key}={plain})")
 
 
 def accepted_keys() -> Iterator[str]:
@@ -474,10 +526,11 @@ def unknown_key(key: str) -> str:
     accepted = list(dict.fromkeys(accepted_keys()))
     if key in accepted:
         return f"{key} does not exist for this choice of {group}"
-    alike = [each for each in accepted if each.count(".") == key.count(".")]
-    nearest = difflib.get_close_matches(key, alike, n=1, cutoff=0.75)
-    if nearest:
-        return f"{key} is not a key; did you mean {nearest[0]}?"
-    known = [each.removeprefix(f"{group}.") for each in accepted if each.startswith(f"{group}.")]
-    choices = known or [each for each in accepted if "." not in each]
+    parent, _, name = key.rpartition(".")
+    siblings = [each.rpartition(".")[2] for each in accepted if each.rpartition(".")[0] == parent]
+    if near := difflib.get_close_matches(name, siblings, n=1):
+        return f"{key} is not a key; did you mean {key.removesuffix(name)}{near[0]}?"
+    if not siblings and (near := difflib.get_close_matches(key, accepted, n=1, cutoff=0.75)):
+        return f"{key} is not a key; did you mean {near[0]}?"
+    choices = siblings or [each for each in accepted if "." not in each]
     return f"{key} is not a key; accepted: {', '.join(choices)}"

@@ -1,4 +1,4 @@
-"""The devices' weights must be the same to the last bit; this looks, and stops where they are not."""
+"""The devices' weights must be the same to the last bit; where they are not, training stops."""
 
 from typing import Any
 
@@ -64,8 +64,16 @@ class DriftCheck(Callback):
             )
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if trainer.global_step % every == 0:
             self.look(trainer, pl_module)
 
     @override

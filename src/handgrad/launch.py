@@ -30,6 +30,7 @@ from handgrad import ranks
 from handgrad.errors import BadInput, Failed
 
 RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
+GRACE = 20.0  # seconds that devices have to save and end after a signal
 SETTLE = 2.0  # seconds in which the cause of a failure shows itself among its consequences
 
 
@@ -277,6 +278,9 @@ def signals_passed_on(processes: list[BaseProcess]) -> Iterator[list[int]]:
         for process in processes:
             if process.is_alive():
                 process.terminate()
+        deadline = threading.Timer(GRACE, lambda: [process.kill() for process in processes])
+        deadline.daemon = True
+        deadline.start()
 
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -12,5 +12,6 @@ def quiet_lightning() -> None:
     warnings.filterwarnings(
         "ignore", message=".*sync_dist=True.*"
     )  # ours are sums over all already
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # on resuming
     warnings.filterwarnings("ignore", message=".*Previous log files in this directory")  # of CSV
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")

@@ -32,7 +32,7 @@ def find(ckpt_path: str, folder: Path, prefer: str = "last") -> Path:
         path = Path(ckpt_path)
     if not path.is_file():
         raise BadInput(f"ckpt_path={ckpt_path}: there is no file {path}")
-    return path
+    return path.resolve()  # .latest will lead to this very run as soon as it trains
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ first device's weights are given to all before training. (With the wrapper and h
 gradients the devices drift apart without an error: Lightning issue 9237, PyTorch issue 47562.)
 """
 
+import atexit
 import os
 from datetime import timedelta
 from typing import Any
@@ -45,6 +46,7 @@ class EqualWeights(DDPStrategy):
                 timeout=self._timeout,
                 device_id=None if on_cpu else self.root_device,
             )
+            atexit.register(dist.destroy_process_group)  # NCCL warns where it is left
         super().setup_distributed()
 
     @override

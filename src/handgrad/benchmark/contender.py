@@ -33,7 +33,6 @@ class Contender(ABC):
         work: the data, the batches, the first parameters.
     """
 
-    title: ClassVar[str]
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def __init__(self, work: Workload) -> None:

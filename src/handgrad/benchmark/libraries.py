@@ -49,7 +49,8 @@ class AutomaticModule(L.LightningModule):
     def __init__(self, start: Parameters, learning_rate: float) -> None:
         super().__init__()
         W1, b1, W2, b2 = start
-        self.hidden, self.output = nn.Linear(*W1.T.shape), nn.Linear(*W2.T.shape)
+        self.hidden = nn.Linear(W1.shape[1], W1.shape[0])
+        self.output = nn.Linear(W2.shape[1], W2.shape[0])
         self.learning_rate = learning_rate
         with torch.no_grad():
             for ours, first in zip(self.parameters(), (W1, b1, W2, b2), strict=True):
@@ -70,8 +71,6 @@ class AutomaticModule(L.LightningModule):
 
 class LightningAutomatic(Contender):
     """Automatic optimization, a DataLoader and self.log; no logger, progress bar or checkpoint."""
-
-    title = "Lightning, automatic"
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
@@ -105,11 +104,9 @@ class ScikitLearn(Contender):
     sees all examples. It computes the cost of each batch as well, and cannot leave it out.
     """
 
-    title = "scikit-learn MLPClassifier"
-
     @override
     def run(self, updates: int) -> Run:
-        work, size = self.work, self.work.shape.batch_size
+        work = self.work
         inputs, targets = work.inputs.numpy(), work.targets.numpy().astype(int)
         if work.shape.out_features == 1:
             targets = targets[:, 0]
@@ -121,7 +118,6 @@ class ScikitLearn(Contender):
                 network.fit(inputs, targets)
             else:
                 for order in work.orders(updates):
-                    network.set_params(batch_size=min(size, len(order)))
                     network.partial_fit(inputs[order], targets[order])
         seconds = time.perf_counter() - start
         return Run(seconds, self.weights(network))
@@ -133,7 +129,7 @@ class ScikitLearn(Contender):
             activation="logistic",
             solver="sgd",
             alpha=0.0,
-            batch_size=self.work.shape.batch_size,
+            batch_size=self.work.shape.batch_size,  # pyright: ignore - its stub has the default's type
             learning_rate_init=self.work.learning_rate,
             max_iter=updates,
             shuffle=False,
@@ -144,7 +140,8 @@ class ScikitLearn(Contender):
             warm_start=True,
         )
         classes = np.arange(max(2, self.work.shape.out_features))
-        network.partial_fit(inputs, targets, classes=classes)  # makes its arrays and its optimizer
+        first = slice(self.work.shape.batch_size)
+        network.partial_fit(inputs[first], targets[first], classes=classes)  # makes its arrays
         W1, b1, W2, b2 = (tensor.numpy() for tensor in self.work.first_parameters())
         arrays = (*network.coefs_, *network.intercepts_)
         for array, ours in zip(arrays, (W1.T, W2.T, b1, b2), strict=True):
@@ -159,8 +156,6 @@ class ScikitLearn(Contender):
 
 class Jax(Contender):
     """JAX: the updates of a pass in one compiled scan, each batch gathered within."""
-
-    title = "JAX, compiled scan"
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
@@ -184,16 +179,18 @@ class Jax(Contender):
             return step, None
 
         self.scan = jax.jit(lambda params, rows: jax.lax.scan(update, params, rows)[0])
+        self.compiled: dict[int, Any] = {}  # by the number of updates in one scan
 
     @override
     def run(self, updates: int) -> Run:
         work = self.work
         params = [self.jnp.asarray(tensor.numpy()) for tensor in work.first_parameters()]
         for rows in self.rows(updates):
-            self.scan(params, rows)  # compiled for this many updates, before the clock runs
+            if len(rows) not in self.compiled:  # before the clock runs
+                self.compiled[len(rows)] = self.scan.lower(params, rows).compile()
         start = time.perf_counter()
         for rows in self.rows(updates):
-            params = self.scan(params, rows)
+            params = self.compiled[len(rows)](params, rows)
         params = [np.array(array) for array in params]  # waits for the result
         seconds = time.perf_counter() - start
         return Run(seconds, Parameters(*(torch.from_numpy(array) for array in params)))

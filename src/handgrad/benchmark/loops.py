@@ -10,23 +10,23 @@ from torch.nn import Parameter
 from torch.nn.functional import binary_cross_entropy_with_logits, linear
 from typing_extensions import override
 
+from handgrad.allocator import keep_freed_memory
 from handgrad.backprop import Parameters, backward, forward
 from handgrad.benchmark.contender import Contender, Loop, Run
 from handgrad.benchmark.workload import Workload
 from handgrad.gradient_sum import write
+from handgrad.optimizers import GradientDescent
 
 
 class HandWritten(Loop):
     """The project's equations in a loop of their own, without Lightning."""
-
-    title = "handgrad, bare loop"
 
     @override
     @torch.no_grad()
     def train(self, params: Parameters, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         trained = [Parameter(tensor) for tensor in params]  # shares the storage
         params = Parameters(*trained)
-        optimizer = torch.optim.SGD(trained, self.work.learning_rate)
+        optimizer = GradientDescent(trained, self.work.learning_rate)
         for X, Y in batches:
             write(trained, backward(params, forward(params, X), X, Y))
             optimizer.step()
@@ -42,8 +42,6 @@ def mean_cost(params: Parameters, X: Tensor, Y: Tensor) -> Tensor:
 class Autograd(Loop):
     """The usual loop: zero_grad, cost, backward, step."""
 
-    title = "PyTorch autograd, bare loop"
-
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
         self.mean_cost = mean_cost
@@ -58,10 +56,16 @@ class Autograd(Loop):
             optimizer.step()
 
 
+class AutogradKept(Autograd):
+    """The usual loop with the allocator set as task=train sets it."""
+
+    def __init__(self, work: Workload) -> None:
+        super().__init__(work)
+        keep_freed_memory()  # for this contender's whole process
+
+
 class Compiled(Autograd):
     """The usual loop with the cost through torch.compile, and its backward pass with it."""
-
-    title = "PyTorch autograd, torch.compile"
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
@@ -72,14 +76,11 @@ class Compiled(Autograd):
 class Truth(Autograd):
     """What all are compared with: autograd in float64."""
 
-    title = "float64"
     dtype = torch.float64
 
 
 class NumPy(Contender):
     """The same equations in NumPy."""
-
-    title = "NumPy, bare loop"
 
     @override
     def run(self, updates: int) -> Run:
@@ -102,8 +103,6 @@ class NumPy(Contender):
 
 class Products(Contender):
     """The floor: the five matrix products of an update on one batch, into storage kept for them."""
-
-    title = "the five products alone"
 
     @override
     def run(self, updates: int) -> Run:

@@ -41,11 +41,12 @@ class Shape(NamedTuple):
             examples: in the training part, unless the row says otherwise.
         """
         sizes, _, suffix = row.partition(":")
-        batch_size, *features = (int(size) for size in re.split("[x-]", sizes))
-        if suffix == "full":
-            return cls(batch_size, *features, batch_size)
-        wanted = int(suffix) if suffix else min(examples, DATA_BYTES // (4 * features[0]))
-        return cls(batch_size, *features, batch_size * max(1, wanted // batch_size))
+        batch_size, inputs, hidden, outputs = (int(size) for size in re.split("[x-]", sizes))
+        wanted = min(examples, DATA_BYTES // (4 * inputs))
+        if suffix:
+            wanted = batch_size if suffix == "full" else int(suffix)
+        whole_batches = batch_size * max(1, wanted // batch_size)
+        return cls(batch_size, inputs, hidden, outputs, whole_batches)
 
     @property
     def full(self) -> bool:
@@ -67,7 +68,7 @@ def write_data(shape: Shape, seed: int, path: Path) -> None:
     outputs = max(shape.out_features, 2)
     teacher = random.standard_normal((shape.in_features, outputs), dtype=np.float32)
     classes = (inputs @ teacher).argmax(axis=1)
-    targets = np.eye(outputs, dtype=np.float32)[classes][:, -shape.out_features :]
+    targets = np.eye(outputs, dtype=np.int8)[classes][:, -shape.out_features :]
     np.savez(path, X=inputs, y=targets)
 
 
@@ -129,20 +130,16 @@ class Workload:
     def batches(self, updates: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets of each update, gathered block by block as in training."""
         done = 0
-        while done < updates:
-            first = done
-            blocks = TrainingBlocks(
-                self.part,
-                self.plan,
-                lambda: first,
-                lambda number: updates - number,  # noqa: B023
-            )
+        blocks = TrainingBlocks(
+            self.part, self.plan, lambda: done, lambda number: max(1, updates - number)
+        )
+        while done < updates:  # an epoch after the other
             for block in blocks:
-                for update in block.updates:
+                for update in block.updates[: updates - done]:
                     rows = update.pieces[0]
                     yield block.inputs[rows], block.targets[rows]
                 done += len(block.updates)
-                if done == updates:
+                if done >= updates:
                     break
 
     def orders(self, updates: int) -> Iterator[np.ndarray]:

@@ -26,7 +26,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
             trained.data.read_unsplit()
         else:
             trained.data.read()
-    trainer = build.trainer(trained.config, folder, extra=[])
+    trainer = build.trainer({**trained.config, "logger": {}}, folder, extra=[])
     answers = trainer.predict(trained.network, datamodule=trained.data)
     table = tabulate(
         torch.cat(answers).float().numpy(),  # pyright: ignore[reportArgumentType] - one loader

@@ -65,12 +65,15 @@ def fit_and_test(
     seconds = time.perf_counter() - start
     updates = trainer.global_step
     test_best(trainer, network, data)
-    return {
-        **dict(sorted(network.published.items())),
+    ran = {
         "run/updates": updates,
         "run/fit_seconds": seconds,
         "run/devices": trainer.world_size,
     }
+    for logger in trainer.loggers:
+        logger.log_metrics(ran, step=updates)
+        logger.save()
+    return {**dict(sorted(network.published.items())), **ran}
 
 
 def test_best(trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData) -> None:
