@@ -52,7 +52,6 @@ LAYERS = {
         (
             *(
                 "config.py",
-                "allocator.py",
                 "cli.py",
                 "build.py",
                 "tasks/*.py",

@@ -317,7 +317,6 @@ class Benchmark(Node):
             "trainer",
             "bare",
             "autograd",
-            "autograd_kept",
             "compiled",
             "lightning",
             "scikit_learn",

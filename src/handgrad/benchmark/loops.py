@@ -10,7 +10,6 @@ from torch.nn import Parameter
 from torch.nn.functional import binary_cross_entropy_with_logits, linear
 from typing_extensions import override
 
-from handgrad.allocator import keep_freed_memory
 from handgrad.backprop import Parameters, backward, forward
 from handgrad.benchmark.contender import Contender, Loop, Run
 from handgrad.benchmark.workload import Workload
@@ -54,14 +53,6 @@ class Autograd(Loop):
             optimizer.zero_grad()
             self.mean_cost(params, X, Y).backward()
             optimizer.step()
-
-
-class AutogradKept(Autograd):
-    """The usual loop with the allocator set as task=train sets it."""
-
-    def __init__(self, work: Workload) -> None:
-        super().__init__(work)
-        keep_freed_memory()  # for this contender's whole process
 
 
 class Compiled(Autograd):

@@ -11,7 +11,8 @@ import numpy as np
 from handgrad.benchmark.worker import Unfit, Worker
 from handgrad.benchmark.workload import Shape, write_data
 
-LONGEST = 2**14  # updates of one run at most
+LONGEST = 2**15  # updates of one run at most
+WHOLE = {"trainer": 3, "two_processes": 3}  # longer runs, because their start-up varies more
 SHORTER = 4  # the long run has so many times the updates of the short one
 TOLERANCE = 0.01  # of the way that the weights went, between a contender and float64
 
@@ -71,7 +72,8 @@ class Contest:
             row: a shape as `Shape.parse` takes it.
             names: of `worker.CONTENDERS`.
             repeats: how often; within one, each contender has its turn.
-            seconds: of the long run, at most, unless four updates take longer.
+            seconds: of the long run, at most (of a whole run three times as many), unless four
+                updates take longer.
         """
         shape = self.prepare_data(row)
         entries = [Entry(self.worker(name)) for name in names]
@@ -134,7 +136,7 @@ class Entry:
         """Read the data, warm up, and choose how many updates the long run has."""
         try:
             self.worker.ask("prepare", shape, path)
-            self.long = self.fitting(seconds)
+            self.long = self.fitting(seconds * WHOLE.get(self.worker.name, 1))
         except Unfit as error:
             self.failure = str(error)
 

@@ -15,7 +15,6 @@ TITLES = {
     "trainer": "**handgrad, as users run it**",
     "bare": "handgrad, bare loop",
     "autograd": "PyTorch autograd, bare loop",
-    "autograd_kept": "PyTorch autograd, freed memory kept",
     "compiled": "PyTorch autograd, torch.compile",
     "lightning": "Lightning, automatic optimization, DataLoader",
     "scikit_learn": "scikit-learn, MLPClassifier",

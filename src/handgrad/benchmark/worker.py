@@ -16,7 +16,6 @@ CONTENDERS = {  # by name: where the class is, which only its own process import
     "trainer": ("whole", "AsUsersRunIt"),
     "bare": ("loops", "HandWritten"),
     "autograd": ("loops", "Autograd"),
-    "autograd_kept": ("loops", "AutogradKept"),
     "compiled": ("loops", "Compiled"),
     "lightning": ("libraries", "LightningAutomatic"),
     "scikit_learn": ("libraries", "ScikitLearn"),

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from handgrad import build, record, saved
-from handgrad.allocator import keep_freed_memory
 from handgrad.checkpoints import ConfigInCheckpoint
 from handgrad.data.module import ExampleData
 from handgrad.drift import DriftCheck
@@ -25,7 +24,6 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the data, the rule, the device or the checkpoint are not what they must be.
     """
     quiet_lightning()
-    keep_freed_memory()
     data = build.data(config)
     with build.bad_input():
         data.read()
