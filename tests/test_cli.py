@@ -106,23 +106,9 @@ def test_wrong_data_are_one_line_and_leave_no_trace(
     assert not (tmp_path / ".latest").is_symlink()
 
 
-def test_wrong_data_are_exit_code_2_of_the_command(command: Train, tmp_path: Path) -> None:
-    answer = command("data=csv", "data.path=nowhere.csv")
-    assert answer.code == 2
-    assert answer.err.count("\n") == 1
-    assert "nowhere.csv" in answer.err
-    assert traces(tmp_path) == []
-
-
-def test_runs_started_together_have_folders_of_their_own(command: Train, tmp_path: Path) -> None:
-    with ThreadPoolExecutor() as pool:
-        answers = list(pool.map(lambda seed: command(*IRIS, f"seed={seed}"), range(2)))
-    assert [answer.code for answer in answers] == [0, 0], answers[0].err + answers[1].err
-    assert [answer.err for answer in answers] == ["", ""]
-    assert len(list((tmp_path / "logs").iterdir())) == 2
-
-
-def test_it_runs_from_any_folder_with_ones_own_experiments(command: Train, tmp_path: Path) -> None:
+def test_runs_started_together_from_any_folder_with_ones_own_experiment(
+    command: Train, tmp_path: Path
+) -> None:
     own, elsewhere = tmp_path / "mine" / "experiment", tmp_path / "else where"
     own.mkdir(parents=True)
     elsewhere.mkdir()
@@ -130,13 +116,18 @@ def test_it_runs_from_any_folder_with_ones_own_experiments(command: Train, tmp_p
         "# @package _global_\ndefaults:\n  - override /data: iris\n"
         "model:\n  hidden: 3\ntrainer:\n  max_epochs: 1\n"
     )
-    answer = command("--config-dir", str(tmp_path / "mine"), "experiment=small", cwd=elsewhere)
-    assert answer.code == 0, answer.err
-    assert answer.err == ""
-    config = yaml.safe_load((answer.folder / ".hydra" / "config.yaml").read_text())
-    assert config["model"]["hidden"] == 3
-    assert (answer.folder / "metrics.json").exists()
+    arguments = ("--config-dir", str(tmp_path / "mine"), "experiment=small", "logger=none")
+    with ThreadPoolExecutor() as pool:
+        answers = list(
+            pool.map(lambda seed: command(*arguments, f"seed={seed}", cwd=elsewhere), range(2))
+        )
+    assert [(answer.code, answer.err) for answer in answers] == [(0, ""), (0, "")]
     assert {path.name for path in elsewhere.iterdir()} == {".latest", "logs"}
+    folders = list((elsewhere / "logs").iterdir())
+    configs = [yaml.safe_load((each / ".hydra" / "config.yaml").read_text()) for each in folders]
+    assert sorted(config["seed"] for config in configs) == [0, 1]  # each in a folder of its own
+    assert all(config["model"]["hidden"] == 3 for config in configs)
+    assert all((folder / "metrics.json").exists() for folder in folders)
 
 
 def test_a_grid_makes_a_folder_for_each_job_and_ends_with_the_worst_code(

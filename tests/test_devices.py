@@ -62,10 +62,12 @@ class Case(NamedTuple):
 
 QUICK = [Case(101, 32, variant) for variant in VARIANTS]
 QUICK += [Case(997, 32, "accumulate_3"), Case(97, 32, "sgd"), Case(997, "full", "clipping")]
+# L-BFGS on mini-batches amplifies rounding without bound: on ONE device, the same batches in pieces
+# of 5 change its weights by 3e-12 (97 examples) to 0.6 (997). It is compared on the full batch.
 REST = [
     case
     for each in product(EXAMPLES, (32, "full"), (*VARIANTS, *MORE_VARIANTS))
-    if (case := Case(*each)) not in QUICK
+    if (case := Case(*each)) not in QUICK and each[1:] != (32, "lbfgs")
 ]
 
 

@@ -14,6 +14,7 @@ from handgrad.benchmark.workload import Shape, write_data
 LONGEST = 2**15  # updates of one run at most
 WHOLE = {"trainer": 3, "two_processes": 3}  # longer runs, because their start-up varies more
 SHORTER = 4  # the long run has so many times the updates of the short one
+ONCE = {"memory": ("peak_bytes", "MiB", 2**-20), "checkpoint": ("checkpoint_seconds", "ms", 1e3)}
 TOLERANCE = 0.01  # of the way that the weights went, between a contender and float64
 
 
@@ -106,18 +107,21 @@ class Contest:
             if entry.weights:
                 entry.weight_error = distance(entry.weights, exact[entry.long], start)
 
-    def of_updates(self, row: str, names: Iterable[str]) -> list[Measured]:
-        """Peak memory of an update and the cost of a checkpoint; after `updates` on this row."""
+    def once(self, part: str, row: str, names: Iterable[str]) -> list[Measured]:
+        """What needs no repeats, after `updates` on this row, of the contenders that have it.
+
+        Args:
+            part: "memory", the peak of an update, or "checkpoint", the time to write one.
+            row: the shape that was measured last.
+            names: of `worker.CONTENDERS`.
+        """
+        method, unit, factor = ONCE[part]
         found: list[Measured] = []
         for name in names:
-            for part, method, unit, factor in (
-                ("memory", "peak_bytes", "MiB", 2**-20),
-                ("checkpoint", "checkpoint_seconds", "ms", 1e3),
-            ):
-                with suppress(Unfit):  # its line among the updates says why
-                    value = self.worker(name).ask(method)
-                    if value is not None:
-                        found.append(Measured(part, row, name, unit, [value * factor]))
+            with suppress(Unfit):  # its line among the updates says why
+                value = self.worker(name).ask(method)
+                if value is not None:
+                    found.append(Measured(part, row, name, unit, [value * factor]))
         return found
 
 

@@ -21,11 +21,11 @@ def draw(measured: list[Measured]) -> Figure:
             panels.setdefault(each.row if each.part == "update" else "growth", []).append(each)
     rows = max(1, math.ceil(len(panels) / COLUMNS))
     figure = Figure(figsize=(13, 3.4 * rows), layout="constrained", dpi=110)
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axis, (title, found) in zip(axes, panels.items(), strict=False):
         axis.set_title(title)
         (draw_growth if title == "growth" else draw_bars)(axis, found)
-    for axis in list(axes)[len(panels) :]:
+    for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.suptitle("Time of an update (whiskers: all repeats)")
     return figure
@@ -36,13 +36,13 @@ def draw_bars(axis: Axes, measured: list[Measured]) -> None:
     ordered = sorted(measured, key=lambda each: each.median)
     names = [TITLES[each.contender].strip("*") for each in ordered]
     medians = [each.median for each in ordered]
-    below = [each.median - max(min(each.values), each.median / 10) for each in ordered]
+    below = [each.median - max(min(each.values), 0.0) for each in ordered]
     above = [max(each.values) - each.median for each in ordered]
     colours = [COLOURS.get(each.contender, OTHERS) for each in ordered]
     axis.barh(names, medians, xerr=[below, above], color=colours, ecolor="#555555", height=0.7)
     for place, median in enumerate(medians):
         axis.annotate(f" {median:,.0f}", (median, place), va="bottom", fontsize=8)
-    axis.set(xscale="log", xlabel="microseconds an update")
+    axis.set_xlabel("microseconds an update")
     axis.grid(axis="x", alpha=0.25)
 
 

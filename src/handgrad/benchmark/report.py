@@ -38,10 +38,10 @@ starts from the same weights and sees the same batches. Cells are the median wit
 the largest of the repeats; ratios are of medians. "Weights off" compares the weights after the long
 run with autograd's in float64: the distance over the way they went, {TOLERANCE:g} at most.
 handgrad as users run it is task=train with logger, progress bar, checkpoints and live check, timed
-by its run/fit_seconds; the other loops do none of this. task=train sets glibc's malloc to keep
-freed memory; "freed memory kept" is the autograd loop with the same setting. Lightning runs without
-logger, progress bar and checkpoints. scikit-learn computes each batch's cost too. JAX gathers each
-batch within a compiled scan over the pass. Full-batch descent has 1000 passes in an epoch."""
+by its run/fit_seconds; the other loops do none of this. Lightning runs without logger, progress bar
+and checkpoints. scikit-learn computes each batch's cost too. JAX gathers each batch within a
+compiled scan over the pass. Full-batch descent has 1000 passes in an epoch. The peak is what
+PyTorch's allocator held at once in three updates on one batch."""
 
 
 def machine() -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from handgrad.benchmark.workload import Shape
+from handgrad.errors import Failed
 
 HERE = "handgrad.benchmark"
 CONTENDERS = {  # by name: where the class is, which only its own process imports
@@ -31,7 +32,10 @@ ENVIRONMENT = {
 }
 
 
-class Unfit(Exception):
+PATIENCE = 5.0  # seconds in which an idle process ends
+
+
+class Unfit(Failed):
     """A contender cannot do what it was asked to; the message says why."""
 
 
@@ -76,8 +80,9 @@ class Worker:
         return answer.value
 
     def close(self) -> None:
-        """End the process."""
+        """Ask no more, which ends an idle process; one that is still at work is stopped."""
         self.requests.close()
+        self.process.join(PATIENCE)
         self.process.kill()
         self.process.join()
 

@@ -58,7 +58,8 @@ def measurements(settings: dict[str, Any], contest: Contest) -> Iterator[list[Me
             yield startup.measure(train_script(), repeats)
         else:
             yield contest.updates("update", row, names, repeats, seconds)
-            yield contest.of_updates(row, names)
+            yield contest.once("memory", row, names)
+            yield contest.once("checkpoint", row, names)
 
 
 def train_script() -> Path:
