@@ -1,7 +1,4 @@
-"""Five-fold accuracy beside scikit-learn's MLPClassifier, with its settings, on the same folds.
-
-Its figures (scikit-learn 1.9.1, logistic units, one-hot targets, plain SGD, batch 10) are digits 97.5%, breast_cancer 97.8%, wine 98.5%, iris 97.1%.
-"""
+"""Five-fold accuracy beside scikit-learn's MLPClassifier, with its settings, on the same folds."""
 
 import warnings
 from functools import partial
