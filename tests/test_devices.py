@@ -62,8 +62,10 @@ class Case(NamedTuple):
 
 QUICK = [Case(101, 32, variant) for variant in VARIANTS]
 QUICK += [Case(997, 32, "accumulate_3"), Case(97, 32, "sgd"), Case(997, "full", "clipping")]
-# L-BFGS on mini-batches amplifies rounding without bound: on ONE device, the same batches in pieces
-# of 5 change its weights by 3e-12 (97 examples) to 0.6 (997). It is compared on the full batch.
+# L-BFGS amplifies rounding: on ONE device, the same batches summed in other pieces change its weights
+# by 6e-12 (full batch, 97 examples: its line search divides differences of costs) and, on batches of
+# 32, by 3e-12 (97 examples) to 0.6 (997). So it is compared on the full batch, with a wider bound.
+BOUND = {"lbfgs": 1e-10}
 REST = [
     case
     for each in product(EXAMPLES, (32, "full"), (*VARIANTS, *MORE_VARIANTS))
@@ -128,7 +130,7 @@ def check_same_training(outcomes: Outcomes, case: Case, devices: int) -> None:
     alone, together = outcomes[case, 1], outcomes[case, devices]
     reference = torch.cat([each.flatten() for each in alone.weights[0]])
     first = torch.cat([each.flatten() for each in together.weights[0]])
-    assert (first - reference).norm() <= 1e-12 * reference.norm()
+    assert (first - reference).norm() <= BOUND.get(case.variant, 1e-12) * reference.norm()
     for others in together.weights[1:]:
         for mine, theirs in zip(together.weights[0], others, strict=True):
             assert torch.equal(mine, theirs)
@@ -141,7 +143,7 @@ def check_same_figures(outcomes: Outcomes, case: Case, devices: int) -> None:
     assert alone.keys() == together.keys() >= {"accuracy/val", "accuracy/test", "cost/train"}
     for name, figure in alone.items():
         if name.startswith("cost/"):
-            assert together[name] == pytest.approx(figure, rel=1e-12)
+            assert together[name] == pytest.approx(figure, rel=BOUND.get(case.variant, 1e-12))
         else:
             assert together[name] == figure, name
 

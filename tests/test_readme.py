@@ -116,9 +116,7 @@ def run(command: str) -> int:
         return subprocess.run([sys.executable, *arguments], timeout=120).returncode
     if "trainer.max_epochs" not in command:
         arguments.append(SHORTER)
-    if (
-        "-m" not in arguments
-    ):  # this process is one, and its name alone tells runs of a second apart
+    if "-m" not in arguments:  # folders are told apart by second and process, and this is one
         arguments.append(f"hydra.run.dir=logs/{next(NUMBERS)}")
     sys.argv = arguments
     try:
