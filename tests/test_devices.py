@@ -62,9 +62,9 @@ class Case(NamedTuple):
 
 QUICK = [Case(101, 32, variant) for variant in VARIANTS]
 QUICK += [Case(997, 32, "accumulate_3"), Case(97, 32, "sgd"), Case(997, "full", "clipping")]
-# L-BFGS amplifies rounding: on ONE device, the same batches summed in other pieces change its weights
-# by 6e-12 (full batch, 97 examples: its line search divides differences of costs) and, on batches of
-# 32, by 3e-12 (97 examples) to 0.6 (997). So it is compared on the full batch, with a wider bound.
+# L-BFGS amplifies rounding: on ONE device, the same batches summed in other pieces change its
+# weights by 6e-12 (full batch, 97 examples: its line search divides differences of costs) and, on
+# batches of 32, by 3e-12 (97) to 0.6 (997). So the full batch is compared, with a wider bound.
 BOUND = {"lbfgs": 1e-10}
 REST = [
     case

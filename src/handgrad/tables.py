@@ -37,8 +37,10 @@ def print_report(report: Report, title: str, evidence: dict[str, dict[str, float
         table.add_row(escape(line.equation), residual, f"{line.tolerance:g}", *cells, verdict(line))
     console = Console()
     console.print(table)
+    told: set[str] = set()
     for line in report.lines:
-        if line.hint:
+        if line.hint and line.hint not in told:
+            told.add(line.hint)
             console.print(f"{line.name}: {escape(line.hint)}", soft_wrap=True, highlight=False)
 
 
