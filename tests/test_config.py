@@ -13,7 +13,7 @@ import lightning as L
 import pytest
 from conftest import CONF, Train, composed
 
-from handgrad import config
+from handgrad import config, refusals, schema
 from handgrad.config import validate
 from handgrad.errors import BadInput
 
@@ -44,9 +44,9 @@ def leaves(node: Any, prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def schema_leaves(schema: type[config.Node], prefix: str) -> set[str]:
+def schema_leaves(schema: type[schema.Node], prefix: str) -> set[str]:
     """The dotted keys of all values that a schema accepts."""
-    keys = set(config.keys_of(schema, prefix))
+    keys = set(refusals.keys_of(schema, prefix))
     return {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
 
 
@@ -68,24 +68,26 @@ def test_every_flag_of_lightnings_trainer_is_a_key_or_names_the_key_to_use() -> 
     flags = set(inspect.signature(L.Trainer).parameters)
     keys = set(choice_config("trainer", "cpu")["trainer"])
     ours = {"timeout"}  # of the devices' process group, which Lightning takes with the strategy
-    assert (keys - ours) | config.REPLACED.keys() == flags
-    assert not keys & config.REPLACED.keys()
-    assert keys == config.Trainer.model_fields.keys()
+    assert (keys - ours) | refusals.REPLACED.keys() == flags
+    assert not keys & refusals.REPLACED.keys()
+    assert keys == schema.Trainer.model_fields.keys()
 
 
-@pytest.mark.parametrize("flag", config.REPLACED)
+@pytest.mark.parametrize("flag", refusals.REPLACED)
 @pytest.mark.parametrize("plus", ["", "+"])
 def test_a_flag_that_is_owned_elsewhere_is_refused_with_the_key_to_use(
     train: Train, flag: str, plus: str
 ) -> None:
     answer = train(f"{plus}trainer.{flag}=1")
     assert answer.code == 2
-    assert answer.err == f"train.py: trainer.{flag} is not set here; use {config.REPLACED[flag]}\n"
+    assert (
+        answer.err == f"train.py: trainer.{flag} is not set here; use {refusals.REPLACED[flag]}\n"
+    )
 
 
 def test_keys_that_the_refusals_recommend_exist() -> None:
-    accepted = set(config.accepted_keys())
-    for text in config.REPLACED.values():
+    accepted = set(refusals.accepted_keys())
+    for text in refusals.REPLACED.values():
         for word in text.replace(",", " ").replace("(", " ").split():
             key = word.partition("=")[0].removesuffix(".*")
             if "." in key and not key.startswith("hydra."):

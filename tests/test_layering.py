@@ -50,16 +50,8 @@ LAYERS = {
     ),
     "program": Layer(
         (
-            *(
-                "config.py",
-                "cli.py",
-                "build.py",
-                "tasks/*.py",
-                "benchmark/*.py",
-                "saved.py",
-                "record.py",
-                "quiet.py",
-            ),
+            *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
+            *("benchmark/*.py", "saved.py", "record.py", "quiet.py"),
             *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "figures.py"),
             "tables.py",
         ),

@@ -61,7 +61,8 @@ def refuse(error: Exception) -> int:
 
 def one_line(error: Exception) -> str:
     """Hydra's and our own errors as one line that names the key and what is accepted."""
-    from handgrad.config import GROUPS, unknown_key
+    from handgrad.refusals import unknown_key
+    from handgrad.schema import GROUPS
 
     text = str(error)
     if isinstance(error, OverrideParseException):

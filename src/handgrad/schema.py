@@ -1,0 +1,359 @@
+"""Every key of the configuration, its type and its range: a schema for each choice."""
+
+# pyright: reportIncompatibleVariableOverride=false
+# A choice of a group may accept less than the group does: that is what its schema says.
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Metric = Literal["cost/train", "accuracy/train", "cost/val", "accuracy/val"]
+Mode = Literal["min", "max"]
+
+
+class Node(BaseModel):
+    """A group of keys; any other key is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+
+class Main(Node):
+    """The keys at the top."""
+
+    task: Literal["train", "check", "test", "predict", "export", "benchmark"]
+    cost: Literal["cross_entropy", "quadratic"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    ckpt_path: str | None
+
+
+class Model(Node):
+    """Keys of model.* and their values."""
+
+    hidden: Positive
+    init: Literal["xavier", "nielsen_small", "nielsen_large", "small_random", "uniform", "zeros"]
+    init_range: PositiveFloat
+    compile: bool
+
+
+class Target(Node):
+    """A node that names the class it is made into."""
+
+    target_: str | None = Field(alias="_target_")
+
+
+class Data(Target):
+    """data.* of every source."""
+
+    batch_size: Positive | Literal["full"]
+    microbatch: Positive | None
+    passes_per_epoch: Positive
+    scale: Annotated[str, Field(pattern=r"^(auto|none|standard|minmax|/[0-9.eE+-]+)$")]
+    validation: Fraction | None
+    test: Fraction | None
+
+
+class Generated(Data):
+    """data.* of points in the plane."""
+
+    examples: Annotated[int, Field(ge=4)]
+    noise: NotNegativeFloat
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Idx(Data):
+    """data.* of MNIST and its kin."""
+
+    root: str
+    download: bool
+    validation: None
+    test: None
+
+
+class Table(Data):
+    """data.* of the user's own table."""
+
+    path: str
+    target: str | int | list[str | int] | None
+
+
+class Arrays(Table):
+    """data.* of the user's own arrays."""
+
+    target: str | None
+    features: str
+
+
+class CustomRule(Target):
+    """backward.* of the user's own function."""
+
+    function: Annotated[str, Field(pattern=r"^[\w.]+\.\w+$")]
+
+
+class Mistake(Target):
+    """backward.* of a planted error."""
+
+    mistake: str
+
+
+class RandomFeedback(Target):
+    """Keys of backward.* of the rules with random feedback."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    scale: PositiveFloat
+
+
+class FlatSpot(Target):
+    """Keys of backward=flat_spot and their values."""
+
+    offset: NotNegativeFloat
+
+
+class Optimizer(Target):
+    """optimizer.* of every optimizer."""
+
+    lr: PositiveFloat
+    clip_norm: PositiveFloat | None
+    accumulate: Positive
+
+
+class Descent(Optimizer):
+    """Keys of optimizer=sgd and their values."""
+
+    weight_decay: NotNegativeFloat
+
+
+class Sgd(Optimizer):
+    """Keys of optimizer=momentum and nesterov and their values."""
+
+    weight_decay: NotNegativeFloat
+    momentum: Annotated[float, Field(gt=0, lt=1)]
+    nesterov: bool = False
+
+
+class Adam(Optimizer):
+    """optimizer.* of Adam and AdamW."""
+
+    weight_decay: NotNegativeFloat
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    eps: PositiveFloat
+
+
+class Lbfgs(Optimizer):
+    """optimizer.* of L-BFGS."""
+
+    max_iter: Positive
+    history_size: Positive
+    line_search_fn: Literal["strong_wolfe"] | None
+
+
+class Scheduler(Target):
+    """scheduler.* of every scheduler."""
+
+    interval: Literal["epoch", "step", "validation"]
+    monitor: Metric | None
+
+
+class Step(Scheduler):
+    """Keys of scheduler=step and their values."""
+
+    interval: Literal["epoch", "step"]
+    step_size: Positive
+    gamma: PositiveFloat
+
+
+class Cosine(Scheduler):
+    """Keys of scheduler=cosine and their values."""
+
+    interval: Literal["epoch", "step"]
+    T_max: Positive
+    eta_min: NotNegativeFloat
+
+
+class Exponential(Scheduler):
+    """Keys of scheduler=exponential and their values."""
+
+    interval: Literal["epoch", "step"]
+    gamma: PositiveFloat
+
+
+class Plateau(Scheduler):
+    """Keys of scheduler=plateau and their values."""
+
+    interval: Literal["validation"]
+    monitor: Literal["cost/val", "accuracy/val"]
+    mode: Mode
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    patience: NotNegative
+
+
+class Trainer(Node):
+    """trainer.*: the flags of Lightning's Trainer that are the user's."""
+
+    accelerator: Literal["cpu", "gpu", "cuda", "mps", "auto"]
+    devices: Positive | Annotated[list[NotNegative], Field(min_length=1)] | Literal["auto"]
+    num_nodes: Positive
+    strategy: Literal["auto", "ddp"]
+    timeout: PositiveFloat
+    precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed"]
+    max_epochs: Positive | Literal[-1]
+    min_epochs: Positive | None
+    max_steps: Positive | Literal[-1]
+    min_steps: Positive | None
+    max_time: Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | None
+    fast_dev_run: bool | Positive
+    limit_train_batches: Positive | Annotated[float, Field(gt=0, le=1)] | None
+    limit_val_batches: NotNegative | Annotated[float, Field(ge=0, le=1)] | None
+    limit_test_batches: NotNegative | Annotated[float, Field(ge=0, le=1)] | None
+    limit_predict_batches: NotNegative | Annotated[float, Field(ge=0, le=1)] | None
+    val_check_interval: Positive | None
+    check_val_every_n_epoch: Positive
+    num_sanity_val_steps: NotNegative
+    log_every_n_steps: Positive
+    enable_progress_bar: bool
+    enable_model_summary: bool
+    deterministic: bool | Literal["warn"] | None
+    benchmark: bool | None
+    inference_mode: bool
+    profiler: Literal["simple", "advanced"] | None
+
+
+class Checkpoint(Node):
+    """Keys of callbacks.checkpoint.* and their values."""
+
+    monitor: Metric
+    mode: Mode
+    every_n_updates: Positive | None
+
+
+class EarlyStopping(Node):
+    """Keys of callbacks.early_stopping.* and their values."""
+
+    patience: Positive | None
+    monitor: Metric
+    mode: Mode
+    min_delta: NotNegativeFloat
+
+
+class Callbacks(Node):
+    """Keys of callbacks.* and their values."""
+
+    checkpoint: Checkpoint
+    early_stopping: EarlyStopping
+
+
+class TensorBoard(Target):
+    """Keys of logger.tensorboard.* and their values."""
+
+    name: Literal[""]
+    version: Literal[""]
+    default_hp_metric: bool
+
+
+class Csv(Target):
+    """Keys of logger.csv.* and their values."""
+
+    name: Literal[""]
+    version: Literal[""]
+
+
+class Loggers(Node):
+    """Keys of logger.* and their values."""
+
+    tensorboard: TensorBoard | None = None
+    csv: Csv | None = None
+
+
+class Check(Node):
+    """Keys of check.* and their values."""
+
+    at_start: bool
+    on_failure: Literal["stop", "warn"]
+    checksum_every_n_updates: Positive | None
+    audit_every_n_updates: Positive | None
+
+
+class Benchmark(Node):
+    """Keys of benchmark.* and their values."""
+
+    rows: list[
+        Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*(-[1-9]\d*){2}(:(full|[1-9]\d*))?$")]
+        | Literal["growth", "processes", "startup"]
+    ]
+    contenders: list[
+        Literal[
+            "trainer",
+            "bare",
+            "autograd",
+            "compiled",
+            "lightning",
+            "scikit_learn",
+            "numpy",
+            "jax",
+            "products",
+        ]
+    ]
+    repeats: Positive
+    seconds: PositiveFloat
+    examples: Positive
+
+
+FIXED = {
+    "model": Model,
+    "trainer": Trainer,
+    "callbacks": Callbacks,
+    "logger": Loggers,
+    "check": Check,
+    "benchmark": Benchmark,
+}
+BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
+    "data": {
+        **dict.fromkeys(
+            (
+                f"handgrad.data.sources.{name}"
+                for name in ("Digits", "BreastCancer", "Iris", "Wine")
+            ),
+            Data,
+        ),
+        **dict.fromkeys(
+            (f"handgrad.data.sources.{name}" for name in ("Moons", "Circles", "Spirals", "Xor")),
+            Generated,
+        ),
+        "handgrad.data.idx.Mnist": Idx,
+        "handgrad.data.idx.FashionMnist": Idx,
+        "handgrad.data.tables.Csv": Table,
+        "handgrad.data.tables.Parquet": Table,
+        "handgrad.data.arrays.Arrays": Arrays,
+    },
+    "backward": {
+        "handgrad.rules.closed_form": Target,
+        "handgrad.rules.autograd": Target,
+        "handgrad.rules.custom": CustomRule,
+        "handgrad.rules.mistake": Mistake,
+        "handgrad.rules.feedback_alignment": RandomFeedback,
+        "handgrad.rules.sign_symmetric": RandomFeedback,
+        "handgrad.rules.sign_concordant": Target,
+        "handgrad.rules.flat_spot": FlatSpot,
+    },
+    "optimizer": {
+        "handgrad.optimizers.GradientDescent": Descent,
+        "torch.optim.SGD": Sgd,
+        "torch.optim.Adam": Adam,
+        "torch.optim.AdamW": Adam,
+        "torch.optim.LBFGS": Lbfgs,
+    },
+    "scheduler": {
+        None: Scheduler,
+        "torch.optim.lr_scheduler.StepLR": Step,
+        "torch.optim.lr_scheduler.CosineAnnealingLR": Cosine,
+        "torch.optim.lr_scheduler.ExponentialLR": Exponential,
+        "torch.optim.lr_scheduler.ReduceLROnPlateau": Plateau,
+    },
+}
+GROUPS = (*FIXED, *BY_TARGET, "experiment", "debug")
+OPEN = {"data": Data, "backward": Target, "optimizer": Optimizer, "scheduler": Scheduler}
