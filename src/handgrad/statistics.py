@@ -1,0 +1,228 @@
+"""What the tensors of one step tell beside the gradient, for little more than their norms.
+
+Every function is pure, returns tensors and never waits for the device. `gradients` may come from
+any backward rule: what is said here is about the dz2 and dz1 that the rule gave. Half precision is
+taken as float32. The gradient is the cost's alone: without weight decay, before clipping.
+
+The gradient of one example's loss is an outer product for a weight and dz itself for a bias:
+
+    dW2_i = dz2_i A1_i^T    db2_i = dz2_i    dW1_i = dz1_i X_i^T    db1_i = dz1_i
+
+Hence its norms, squares and inner products come from those of the rows dz2_i, A1_i, dz1_i, X_i,
+and no example's gradient is ever formed.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from handgrad.backprop import Activations, Gradients, Parameters
+
+SATURATED = 0.05  # A below this, or above 1 - this, passes less than a fifth of sigma's largest slope
+
+
+class ExampleNorms(NamedTuple):
+    """The norm of each example's gradient, by parameter and as a whole."""
+
+    W1: Tensor  # (m,)
+    b1: Tensor  # (m,)
+    W2: Tensor  # (m,)
+    b2: Tensor  # (m,)
+    whole: Tensor  # (m,)
+
+
+class NoiseScale(NamedTuple):
+    """How the gradient of one example scatters about the mean, in scalars."""
+
+    noise: Tensor  # unbiased estimate of tr(Sigma), Sigma the covariance of one example's gradient
+    signal: Tensor  # unbiased estimate of |G|^2, G the mean over all examples there are
+    scale: Tensor  # noise / signal: the batch size at which both weigh the same
+
+
+class Vanishing(NamedTuple):
+    """How much of the error arrives at the hidden layer, and where it is lost: scalars.
+
+    Each norm is the root mean square over the examples of |row|.
+    """
+
+    dz2: Tensor
+    W2T_dz2: Tensor
+    dz1: Tensor
+    kept_by_W2: Tensor  # W2T_dz2 / dz2
+    kept_by_slope: Tensor  # dz1 / W2T_dz2; sigma' is at most 1/4
+
+
+class Saturation(NamedTuple):
+    """The health of one layer's sigmoids."""
+
+    share: Tensor  # of all activations, how many are saturated, a scalar
+    dead: Tensor  # which units are saturated at every example, (n,) of bool
+    dead_share: Tensor  # of the units, a scalar
+    slope: Tensor  # each unit's mean of sigma'(z) = A (1 - A), at most 1/4, (n,)
+    mean_slope: Tensor  # over all activations, a scalar
+
+
+def example_norms(activations: Activations, gradients: Gradients, X: Tensor) -> ExampleNorms:
+    """The norm of each example's gradient: of an outer product, the product of the norms.
+
+    No matrix is multiplied. I. Goodfellow, Efficient per-example gradient computations (2015),
+    arXiv:1510.01799, section 4; the whole is the GraNd score of M. Paul, S. Ganguli, G. Dziugaite,
+    Deep learning on a data diet (2021), arXiv:2107.07075, section 2, and its part b2 is EL2N.
+
+    Args:
+        activations: A1 (m, n_h).
+        gradients: dz2 (m, n_y), dz1 (m, n_h).
+        X: inputs, (m, n_x).
+    """
+    dz2, A1 = row_norms(gradients.dz2), row_norms(activations.A1)  # (m,), (m,)
+    dz1, x = row_norms(gradients.dz1), row_norms(X)  # (m,), (m,)
+    whole = torch.sqrt(dz2**2 * (A1**2 + 1) + dz1**2 * (x**2 + 1))  # (m,)
+    return ExampleNorms(W1=dz1 * x, b1=dz1, W2=dz2 * A1, b2=dz2, whole=whole)
+
+
+def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
+    """The simple gradient noise scale tr(Sigma) / |G|^2 from one batch, by unbiased estimates.
+
+    Both estimates are those of S. McCandlish, J. Kaplan, D. Amodei, An empirical model of
+    large-batch training (2018), arXiv:1812.06162, appendix A.1, with batches of 1 and of m. Over
+    several batches average noise and signal, then divide: a mean of ratios is biased.
+
+    Args:
+        norms: |g_i| of each example, (m,): `example_norms(...).whole`, or one parameter's.
+        gradient: their mean g: dW1, db1, dW2, db2, or one parameter's.
+
+    Returns:
+        Scalars. The signal may be negative where the batch is too small to see it: then the scale
+        is infinite. With one example there is no scatter to be seen, and all three are NaN.
+    """
+    m = len(norms)
+    mean_square = wide(norms).square().mean()
+    square_of_mean = whole_norm(gradient) ** 2
+    noise = (mean_square - square_of_mean) * bessel(m)
+    signal = square_of_mean - noise / m
+    scale = torch.where(signal <= 0, math.inf, noise / signal)
+    return NoiseScale(noise, signal, scale)
+
+
+def noise_scale_error(products: Tensor) -> Tensor:
+    """The standard error of `noise_scale(...).scale`: each example left out once (jackknife).
+
+    The residual noise_(i) - scale * signal_(i) of the ratio is taken, which stays finite where a
+    signal_(i) crosses zero. B. Efron, C. Stein, The jackknife estimate of variance (1981), Annals
+    of Statistics 9(3), p. 586: it errs, if at all, on the large side.
+
+    Args:
+        products: inner products of the examples' gradients, (m, m), from `gradient_products`.
+
+    Returns:
+        A scalar; infinite where the scale is, NaN with fewer than three examples.
+    """
+
+
+def gradient_products(activations: Activations, gradients: Gradients, X: Tensor) -> Tensor:
+    """Inner products <g_i, g_j> of all pairs of examples' gradients, (m, m).
+
+    K = (dz2 dz2^T) * (A1 A1^T + 1) + (dz1 dz1^T) * (X X^T + 1): the inner product of two outer
+    products is the product of two inner products (the neural tangent kernel of two dense layers,
+    contracted with the errors). Its mean is |g|^2, its diagonal the squared `example_norms`.
+
+    Args:
+        activations: A1 (m, n_h).
+        gradients: dz2 (m, n_y), dz1 (m, n_h).
+        X: inputs, (m, n_x).
+    """
+
+
+def gradient_variances(activations: Activations, gradients: Gradients, X: Tensor) -> Parameters:
+    """The variance over examples of each entry of the gradient, unbiased, shaped like parameters.
+
+    The second moment is one product of squares, (dz^2)^T (A^2) / m: F. Dangel, F. Kunstner,
+    P. Hennig, BackPACK: packing more into backprop (2020), arXiv:1912.10985, appendix A.1. Their
+    sum is the `noise_scale(...).noise`.
+
+    Args:
+        activations: A1 (m, n_h).
+        gradients: all six.
+        X: inputs, (m, n_x).
+
+    Returns:
+        W1 (n_h, n_x), b1 (n_h,), W2 (n_y, n_h), b2 (n_y,); never negative; NaN with one example.
+    """
+
+
+def signal_to_noise(gradients: Gradients, variances: Parameters) -> Parameters:
+    """Each entry's |mean gradient| over its standard error in this batch, sqrt(variance / m).
+
+    Above about 2 the batch knows the entry's sign. L. Balles, P. Hennig, Dissecting Adam (2018),
+    arXiv:1705.07774, section 1.2, whose relative variance is 1 / this squared.
+
+    Args:
+        gradients: all six; m is read from dz2.
+        variances: from `gradient_variances`.
+
+    Returns:
+        Shaped like the parameters. 0 where the gradient is 0 (a blank pixel), infinite where all
+        examples agree, NaN with one example where the gradient is not 0.
+    """
+
+
+def vanishing(params: Parameters, gradients: Gradients) -> Vanishing:
+    """The factored view of dz2 -> W2^T dz2 -> dz1: what W2 keeps of the error, what sigma' keeps.
+
+    M. Nielsen, Neural networks and deep learning (2015), chapter 5, "What's causing the vanishing
+    gradient problem?": the gradient shrinks by a factor w sigma'(z) a layer; here factor by factor.
+    Under a rule with its own feedback, `kept_by_slope` holds that difference too.
+
+    Args:
+        params: W2 (n_y, n_h), as it was in the backward pass.
+        gradients: dz2 (m, n_y), dz1 (m, n_h).
+
+    Returns:
+        Scalars; a ratio is 0 where nothing arrives.
+    """
+
+
+def saturation(A: Tensor, threshold: float = SATURATED) -> Saturation:
+    """How much of a layer of sigmoids is saturated: A below threshold or above 1 - threshold.
+
+    X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural networks
+    (2010), section 3.1. A unit that is saturated at every example hardly learns from any: dead.
+
+    Args:
+        A: A1 (m, n_h) or A2 (m, n_y).
+        threshold: between 0 and 1/2.
+    """
+
+
+def update_to_weight(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
+    """|update| / |parameter| of each parameter: about 1e-3 is healthy.
+
+    A. Karpathy, CS231n: convolutional neural networks for visual recognition, "Neural networks
+    part 3", ratio of weights:updates.
+
+    Args:
+        before: the parameters before the update (a copy: descent is in place).
+        after: the same after it, whatever the optimizer did.
+
+    Returns:
+        A scalar for each; 0 where nothing moved, infinite where zeros did.
+    """
+
+
+def angle(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """The angle between two gradients, each taken as one vector, in degrees.
+
+    W. Kahan's formula 2 atan2(|u - v|, |u + v|) of the unit vectors keeps its digits near 0 and
+    180, where the arc cosine loses half of them (How futile are mindless assessments of roundoff
+    in floating-point computation? (2006), section 12).
+
+    Args:
+        first: dW1, db1, dW2, db2, or some of them.
+        second: as many, of the same shapes.
+
+    Returns:
+        A scalar in 0..180; NaN where one of both is 0.
+    """
