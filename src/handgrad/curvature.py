@@ -5,15 +5,39 @@ Nothing here depends on a backward rule: the curvature is that of the cost, at t
 end of `largest_eigenvalue`. Give float32 or wider.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from handgrad.backprop import Activations, Cost, Parameters, cross_entropy
+from handgrad.backprop import Activations, Cost, Parameters, cross_entropy, quadratic
 
 Operator = Callable[[Parameters], Parameters]
+
+
+class Curvature(NamedTuple):
+    """The second derivative of one example's loss by z2, which is diagonal: (m, n_y)."""
+
+    exact: Callable[[Tensor, Tensor], Tensor]  # of A2 and Y
+    gauss_newton: Callable[[Tensor], Tensor]  # of A2: without what the error itself bends
+
+
+def slope(A: Tensor) -> Tensor:
+    """sigma'(z) of A = sigma(z)."""
+    return A * (1 - A)
+
+
+CURVATURES = {
+    # dz2 = A2 - Y: its derivative needs no Y, and both are the same
+    cross_entropy: Curvature(exact=lambda A2, Y: slope(A2), gauss_newton=slope),
+    # dz2 = (A2 - Y) sigma'(z2)
+    quadratic: Curvature(
+        exact=lambda A2, Y: slope(A2) * (slope(A2) + (A2 - Y) * (1 - 2 * A2)),
+        gauss_newton=lambda A2: slope(A2) ** 2,
+    ),
+}
 
 
 class Eigenpair(NamedTuple):
@@ -45,9 +69,25 @@ def gauss_newton_diagonal(
         cost: `backprop.cross_entropy` or `backprop.quadratic`.
     """
 
+    _, A1, _, A2 = activations
+    m, slope1 = len(X), slope(A1)  # (m, n_h)
+    h = CURVATURES[cost].gauss_newton(A2)  # (m, n_y)
+    carried = h @ params.W2.square() * slope1.square()  # (m, n_h)
+    return Parameters(
+        W1=carried.T @ X.square() / m,  # (n_h, n_x)
+        b1=carried.mean(dim=0),  # (n_h,)
+        W2=h.T @ A1.square() / m,  # (n_y, n_h)
+        b2=h.mean(dim=0),  # (n_y,)
+    )
+
 
 def hessian(
-    params: Parameters, activations: Activations, X: Tensor, Y: Tensor, *, cost: Cost = cross_entropy
+    params: Parameters,
+    activations: Activations,
+    X: Tensor,
+    Y: Tensor,
+    *,
+    cost: Cost = cross_entropy,
 ) -> Operator:
     """The exact Hessian of the cost as an operator v -> H v, by Pearlmutter's R-operator.
 
@@ -65,6 +105,28 @@ def hessian(
         cost: `backprop.cross_entropy` or `backprop.quadratic`.
     """
 
+    W2, (_, A1, _, A2), m = params.W2, activations, len(X)
+    dz2 = cost.dz2(activations, Y)  # (m, n_y)
+    carried = dz2 @ W2  # (m, n_h), W2^T dz2 of the textbook
+    slope1 = slope(A1)  # (m, n_h)
+    bend1 = carried * slope1 * (1 - 2 * A1)  # (m, n_h), W2^T dz2 * sigma''(z1)
+    curvature2 = CURVATURES[cost].exact(A2, Y)  # (m, n_y)
+
+    def product(vector: Parameters) -> Parameters:
+        V1, v1, V2, v2 = vector
+        Rz1 = X @ V1.T + v1  # (m, n_h)
+        RA1 = slope1 * Rz1  # (m, n_h)
+        Rz2 = RA1 @ W2.T + A1 @ V2.T + v2  # (m, n_y)
+        Rdz2 = curvature2 * Rz2  # (m, n_y)
+        RdW2 = (Rdz2.T @ A1 + dz2.T @ RA1) / m  # (n_y, n_h)
+        Rdb2 = Rdz2.sum(dim=0) / m  # (n_y,)
+        Rdz1 = (Rdz2 @ W2 + dz2 @ V2) * slope1 + bend1 * Rz1  # (m, n_h)
+        RdW1 = Rdz1.T @ X / m  # (n_h, n_x)
+        Rdb1 = Rdz1.sum(dim=0) / m  # (n_h,)
+        return Parameters(RdW1, Rdb1, RdW2, Rdb2)
+
+    return product
+
 
 def largest_eigenvalue(operator: Operator, start: Parameters, steps: int = 20) -> Eigenpair:
     """The largest eigenvalue (not the largest in magnitude) of a symmetric operator, by Lanczos.
@@ -80,5 +142,54 @@ def largest_eigenvalue(operator: Operator, start: Parameters, steps: int = 20) -
         steps: products with the operator; a number above the count of parameters is harmless.
 
     Returns:
-        A value from below, its vector, and how far off it can be.
+        A value from below, its vector, and how far off it can be; NaN where H is not finite.
     """
+
+    basis, diagonal, beside = lanczos(operator, start, steps)
+    T = torch.diag(diagonal) + torch.diag(beside[:-1], 1) + torch.diag(beside[:-1], -1)
+    values, vectors = torch.linalg.eigh(T.nan_to_num())  # ascending; eigh raises on NaN
+    value = torch.where(T.isfinite().all(), values[-1], math.nan)
+    vector = vectors[:, -1] @ basis  # (n,)
+    return Eigenpair(value, shaped(vector, start), beside[-1] * vectors[-1, -1].abs())
+
+
+def lanczos(operator: Operator, start: Parameters, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """An orthonormal basis of start, H start, H H start, ..., in which H is tridiagonal.
+
+    Where that space is exhausted the rows left are 0, and on the diagonal stands what lies below
+    every eigenvalue: so nothing has to be looked at on the way.
+
+    Returns:
+        The basis (steps, n), the diagonal (steps,), and the entries beside it (steps,), of which
+        the last leads out of the basis.
+    """
+    vector = flat(start)
+    vector = vector / torch.linalg.vector_norm(vector)
+    basis = vector.new_zeros(steps, len(vector))
+    alive, largest = torch.ones_like(vector[0], dtype=torch.bool), torch.zeros_like(vector[0])
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
+    for step in range(steps):
+        basis[step] = vector
+        image = flat(operator(shaped(vector, start)))
+        largest = torch.maximum(largest, torch.linalg.vector_norm(image))
+        below = -2 * largest - torch.finfo(image.dtype).tiny
+        diagonal.append(torch.where(alive, image @ vector, below))
+        for _ in range(2):
+            image = image - (basis[: step + 1] @ image) @ basis[: step + 1]
+        length = torch.linalg.vector_norm(image)
+        alive = length > 10 * torch.finfo(image.dtype).eps * largest
+        beside.append(torch.where(alive, length, 0))
+        vector = torch.where(alive, image / length, 0)
+    return basis, torch.stack(diagonal), torch.stack(beside)
+
+
+def flat(parameters: Parameters) -> Tensor:
+    """W1, b1, W2, b2 as one vector, (n,)."""
+    return torch.cat([parameter.flatten() for parameter in parameters])
+
+
+def shaped(vector: Tensor, like: Parameters) -> Parameters:
+    """The vector as W1, b1, W2, b2."""
+    parts = vector.split([parameter.numel() for parameter in like])
+    return Parameters(*(part.view_as(one) for part, one in zip(parts, like, strict=True)))

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from handgrad.backprop import Activations, Gradients, Parameters
 
-SATURATED = 0.05  # A below this, or above 1 - this, passes less than a fifth of sigma's largest slope
+SATURATED = (
+    0.05  # A below this, or above 1 - this, passes less than a fifth of sigma's largest slope
+)
 
 
 class ExampleNorms(NamedTuple):
@@ -121,6 +123,18 @@ def noise_scale_error(products: Tensor) -> Tensor:
         A scalar; infinite where the scale is, NaN with fewer than three examples.
     """
 
+    m, total = len(products), products.sum()
+    squares, rows = products.diagonal(), products.sum(dim=1)  # (m,), (m,)
+    between = total - squares.sum()  # over all pairs of two examples
+    signal = between / (m * (m - 1)) if m > 1 else total * math.nan
+    scale = (squares.mean() - signal) / signal
+    # The same two estimates without example i; with m of 2 they are 0 / 0.
+    signals = (between - 2 * (rows - squares)) / max(m - 1, 0) / (m - 2 or math.nan)  # (m,)
+    noises = (squares.sum() - squares) / (m - 1 or math.nan) - signals  # (m,)
+    residuals = noises - scale * signals  # (m,)
+    error = ((m - 1) * residuals.var(correction=0)).sqrt() / signal
+    return torch.where(signal <= 0, math.inf, error)
+
 
 def gradient_products(activations: Activations, gradients: Gradients, X: Tensor) -> Tensor:
     """Inner products <g_i, g_j> of all pairs of examples' gradients, (m, m).
@@ -134,6 +148,11 @@ def gradient_products(activations: Activations, gradients: Gradients, X: Tensor)
         gradients: dz2 (m, n_y), dz1 (m, n_h).
         X: inputs, (m, n_x).
     """
+
+    dz2, A1, dz1, X = (wide(rows) for rows in (gradients.dz2, activations.A1, gradients.dz1, X))
+    second = (dz2 @ dz2.T) * (A1 @ A1.T + 1)  # (m, m)
+    first = (dz1 @ dz1.T) * (X @ X.T + 1)  # (m, m)
+    return second + first  # (m, m)
 
 
 def gradient_variances(activations: Activations, gradients: Gradients, X: Tensor) -> Parameters:
@@ -152,6 +171,23 @@ def gradient_variances(activations: Activations, gradients: Gradients, X: Tensor
         W1 (n_h, n_x), b1 (n_h,), W2 (n_y, n_h), b2 (n_y,); never negative; NaN with one example.
     """
 
+    dz2, A1, dz1, X = (
+        wide(rows).square() for rows in (gradients.dz2, activations.A1, gradients.dz1, X)
+    )
+    m = len(X)
+    second_moments = Parameters(
+        W1=dz1.T @ X / m,  # (n_h, n_x)
+        b1=dz1.mean(dim=0),  # (n_h,)
+        W2=dz2.T @ A1 / m,  # (n_y, n_h)
+        b2=dz2.mean(dim=0),  # (n_y,)
+    )
+    return Parameters(
+        *(
+            (square - wide(mean).square()).clamp(min=0) * bessel(m)
+            for square, mean in zip(second_moments, means(gradients), strict=True)
+        )
+    )
+
 
 def signal_to_noise(gradients: Gradients, variances: Parameters) -> Parameters:
     """Each entry's |mean gradient| over its standard error in this batch, sqrt(variance / m).
@@ -167,6 +203,14 @@ def signal_to_noise(gradients: Gradients, variances: Parameters) -> Parameters:
         Shaped like the parameters. 0 where the gradient is 0 (a blank pixel), infinite where all
         examples agree, NaN with one example where the gradient is not 0.
     """
+
+    m = len(gradients.dz2)
+    return Parameters(
+        *(
+            ratio(wide(mean).abs(), (variance / m).sqrt())
+            for mean, variance in zip(means(gradients), variances, strict=True)
+        )
+    )
 
 
 def vanishing(params: Parameters, gradients: Gradients) -> Vanishing:
@@ -184,6 +228,12 @@ def vanishing(params: Parameters, gradients: Gradients) -> Vanishing:
         Scalars; a ratio is 0 where nothing arrives.
     """
 
+    W2, dz2, dz1 = wide(params.W2), wide(gradients.dz2), wide(gradients.dz1)
+    root = math.sqrt(len(dz2))
+    arriving = torch.linalg.vector_norm(dz2 @ W2) / root  # of (m, n_h)
+    last, first = torch.linalg.vector_norm(dz2) / root, torch.linalg.vector_norm(dz1) / root
+    return Vanishing(last, arriving, first, ratio(arriving, last), ratio(first, arriving))
+
 
 def saturation(A: Tensor, threshold: float = SATURATED) -> Saturation:
     """How much of a layer of sigmoids is saturated: A below threshold or above 1 - threshold.
@@ -195,6 +245,14 @@ def saturation(A: Tensor, threshold: float = SATURATED) -> Saturation:
         A: A1 (m, n_h) or A2 (m, n_y).
         threshold: between 0 and 1/2.
     """
+
+    A = wide(A)
+    saturated = (A < threshold) | (A > 1 - threshold)  # (m, n)
+    dead = saturated.all(dim=0)  # (n,)
+    slope = (A * (1 - A)).mean(dim=0)  # (n,)
+    return Saturation(
+        saturated.mean(dtype=A.dtype), dead, dead.mean(dtype=A.dtype), slope, slope.mean()
+    )
 
 
 def update_to_weight(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
@@ -211,6 +269,11 @@ def update_to_weight(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[
         A scalar for each; 0 where nothing moved, infinite where zeros did.
     """
 
+    return [
+        ratio(torch.linalg.vector_norm(wide(new) - wide(old)), torch.linalg.vector_norm(wide(old)))
+        for old, new in zip(before, after, strict=True)
+    ]
+
 
 def angle(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """The angle between two gradients, each taken as one vector, in degrees.
@@ -226,3 +289,40 @@ def angle(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     Returns:
         A scalar in 0..180; NaN where one of both is 0.
     """
+
+    u = torch.cat([wide(tensor).flatten() for tensor in first])
+    v = torch.cat([wide(tensor).flatten() for tensor in second])
+    u, v = u / torch.linalg.vector_norm(u), v / torch.linalg.vector_norm(v)
+    half = torch.atan2(torch.linalg.vector_norm(u - v), torch.linalg.vector_norm(u + v))
+    return torch.rad2deg(2 * half)
+
+
+def means(gradients: Gradients) -> Parameters:
+    """dW1, db1, dW2, db2: the means over the examples, in the order of the parameters."""
+    return Parameters(gradients.dW1, gradients.db1, gradients.dW2, gradients.db2)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32 or wider: squares of half precision keep no digits to subtract."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """The norm of each row, (m,)."""
+    return torch.linalg.vector_norm(wide(rows), dim=1)
+
+
+def whole_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm of several tensors taken as one vector, a scalar."""
+    norms = torch._foreach_norm([wide(tensor) for tensor in tensors])  # pyright: ignore
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def bessel(m: int) -> float:
+    """m / (m - 1), by which a variance about the mean of a sample is too small; NaN for one."""
+    return m / (m - 1) if m > 1 else math.nan
+
+
+def ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, and 0 where the part is 0."""
+    return torch.where(part == 0, 0, part / whole)
