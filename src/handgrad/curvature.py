@@ -57,10 +57,10 @@ def gauss_newton_diagonal(
         W1: (1/m) (h W2^2 * sigma'(z1)^2)^T X^2                  b1: (1/m) sum of the same
 
     N. Schraudolph, Fast curvature matrix-vector products for second-order gradient descent (2002),
-    Neural Computation 14(7), section 3; the diagonal as in F. Dangel et al., BackPACK (2020),
+    Neural Computation 14(7); the diagonal as in F. Dangel et al., BackPACK (2020),
     arXiv:1912.10985, appendix A.2, exact here because one hidden layer has one path to an output.
     With the cross-entropy it is also the Fisher information's (J. Martens, New insights and
-    perspectives on the natural gradient method (2020), JMLR 21(146), section 9).
+    perspectives on the natural gradient method (2020), JMLR 21(146)).
 
     Args:
         params: W1 (n_h, n_x), b1 (n_h,), W2 (n_y, n_h), b2 (n_y,).
@@ -68,7 +68,6 @@ def gauss_newton_diagonal(
         X: inputs, (m, n_x).
         cost: `backprop.cross_entropy` or `backprop.quadratic`.
     """
-
     _, A1, _, A2 = activations
     m, slope1 = len(X), slope(A1)  # (m, n_h)
     h = CURVATURES[cost].gauss_newton(A2)  # (m, n_y)
@@ -104,7 +103,6 @@ def hessian(
         Y: targets, (m, n_y).
         cost: `backprop.cross_entropy` or `backprop.quadratic`.
     """
-
     W2, (_, A1, _, A2), m = params.W2, activations, len(X)
     dz2 = cost.dz2(activations, Y)  # (m, n_y)
     carried = dz2 @ W2  # (m, n_h), W2^T dz2 of the textbook
@@ -132,8 +130,8 @@ def largest_eigenvalue(operator: Operator, start: Parameters, steps: int = 20) -
     """The largest eigenvalue (not the largest in magnitude) of a symmetric operator, by Lanczos.
 
     Plain descent with a learning rate above 2 / value diverges along the vector. The basis is
-    orthogonalized in full, twice, so that rounding makes no copies of an eigenvalue. Saad, Numerical
-    methods for large eigenvalue problems (2011), algorithm 6.15 and proposition 6.8.
+    orthogonalized in full, twice, so that rounding makes no copies of an eigenvalue: Y. Saad,
+    Numerical methods for large eigenvalue problems (2011), chapter 6.
 
     Args:
         operator: v -> H v, such as `hessian(...)`.
@@ -144,7 +142,6 @@ def largest_eigenvalue(operator: Operator, start: Parameters, steps: int = 20) -
     Returns:
         A value from below, its vector, and how far off it can be; NaN where H is not finite.
     """
-
     basis, diagonal, beside = lanczos(operator, start, steps)
     T = torch.diag(diagonal) + torch.diag(beside[:-1], 1) + torch.diag(beside[:-1], -1)
     values, vectors = torch.linalg.eigh(T.nan_to_num())  # ascending; eigh raises on NaN

@@ -98,14 +98,15 @@ def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
 
     Returns:
         Scalars. The signal may be negative where the batch is too small to see it: then the scale
-        is infinite. With one example there is no scatter to be seen, and all three are NaN.
+        is infinite. With one example there is no scatter to be seen, and all three are NaN. Where
+        every gradient is 0 the scale is NaN.
     """
     m = len(norms)
     mean_square = wide(norms).square().mean()
     square_of_mean = whole_norm(gradient) ** 2
     noise = (mean_square - square_of_mean) * bessel(m)
     signal = square_of_mean - noise / m
-    scale = torch.where(signal <= 0, math.inf, noise / signal)
+    scale = torch.where(signal < 0, math.inf, noise / signal)
     return NoiseScale(noise, signal, scale)
 
 
@@ -122,7 +123,6 @@ def noise_scale_error(products: Tensor) -> Tensor:
     Returns:
         A scalar; infinite where the scale is, NaN with fewer than three examples.
     """
-
     m, total = len(products), products.sum()
     squares, rows = products.diagonal(), products.sum(dim=1)  # (m,), (m,)
     between = total - squares.sum()  # over all pairs of two examples
@@ -133,7 +133,7 @@ def noise_scale_error(products: Tensor) -> Tensor:
     noises = (squares.sum() - squares) / (m - 1 or math.nan) - signals  # (m,)
     residuals = noises - scale * signals  # (m,)
     error = ((m - 1) * residuals.var(correction=0)).sqrt() / signal
-    return torch.where(signal <= 0, math.inf, error)
+    return torch.where(signal < 0, math.inf, error)
 
 
 def gradient_products(activations: Activations, gradients: Gradients, X: Tensor) -> Tensor:
@@ -148,7 +148,6 @@ def gradient_products(activations: Activations, gradients: Gradients, X: Tensor)
         gradients: dz2 (m, n_y), dz1 (m, n_h).
         X: inputs, (m, n_x).
     """
-
     dz2, A1, dz1, X = (wide(rows) for rows in (gradients.dz2, activations.A1, gradients.dz1, X))
     second = (dz2 @ dz2.T) * (A1 @ A1.T + 1)  # (m, m)
     first = (dz1 @ dz1.T) * (X @ X.T + 1)  # (m, m)
@@ -170,7 +169,6 @@ def gradient_variances(activations: Activations, gradients: Gradients, X: Tensor
     Returns:
         W1 (n_h, n_x), b1 (n_h,), W2 (n_y, n_h), b2 (n_y,); never negative; NaN with one example.
     """
-
     dz2, A1, dz1, X = (
         wide(rows).square() for rows in (gradients.dz2, activations.A1, gradients.dz1, X)
     )
@@ -193,7 +191,7 @@ def signal_to_noise(gradients: Gradients, variances: Parameters) -> Parameters:
     """Each entry's |mean gradient| over its standard error in this batch, sqrt(variance / m).
 
     Above about 2 the batch knows the entry's sign. L. Balles, P. Hennig, Dissecting Adam (2018),
-    arXiv:1705.07774, section 1.2, whose relative variance is 1 / this squared.
+    arXiv:1705.07774, whose relative variance is 1 / this squared.
 
     Args:
         gradients: all six; m is read from dz2.
@@ -203,7 +201,6 @@ def signal_to_noise(gradients: Gradients, variances: Parameters) -> Parameters:
         Shaped like the parameters. 0 where the gradient is 0 (a blank pixel), infinite where all
         examples agree, NaN with one example where the gradient is not 0.
     """
-
     m = len(gradients.dz2)
     return Parameters(
         *(
@@ -227,7 +224,6 @@ def vanishing(params: Parameters, gradients: Gradients) -> Vanishing:
     Returns:
         Scalars; a ratio is 0 where nothing arrives.
     """
-
     W2, dz2, dz1 = wide(params.W2), wide(gradients.dz2), wide(gradients.dz1)
     root = math.sqrt(len(dz2))
     arriving = torch.linalg.vector_norm(dz2 @ W2) / root  # of (m, n_h)
@@ -245,9 +241,8 @@ def saturation(A: Tensor, threshold: float = SATURATED) -> Saturation:
         A: A1 (m, n_h) or A2 (m, n_y).
         threshold: between 0 and 1/2.
     """
-
     A = wide(A)
-    saturated = (A < threshold) | (A > 1 - threshold)  # (m, n)
+    saturated = (A - 0.5).abs() > 0.5 - threshold  # (m, n)
     dead = saturated.all(dim=0)  # (n,)
     slope = (A * (1 - A)).mean(dim=0)  # (n,)
     return Saturation(
@@ -268,7 +263,6 @@ def update_to_weight(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[
     Returns:
         A scalar for each; 0 where nothing moved, infinite where zeros did.
     """
-
     return [
         ratio(torch.linalg.vector_norm(wide(new) - wide(old)), torch.linalg.vector_norm(wide(old)))
         for old, new in zip(before, after, strict=True)
@@ -289,7 +283,6 @@ def angle(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     Returns:
         A scalar in 0..180; NaN where one of both is 0.
     """
-
     u = torch.cat([wide(tensor).flatten() for tensor in first])
     v = torch.cat([wide(tensor).flatten() for tensor in second])
     u, v = u / torch.linalg.vector_norm(u), v / torch.linalg.vector_norm(v)
@@ -314,15 +307,15 @@ def row_norms(rows: Tensor) -> Tensor:
 
 def whole_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The norm of several tensors taken as one vector, a scalar."""
-    norms = torch._foreach_norm([wide(tensor) for tensor in tensors])  # pyright: ignore
+    norms = [torch.linalg.vector_norm(wide(tensor)) for tensor in tensors]
     return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def bessel(m: int) -> float:
-    """m / (m - 1), by which a variance about the mean of a sample is too small; NaN for one."""
+    """The factor m / (m - 1) by which a variance about the mean of a sample is too small; NaN for one."""
     return m / (m - 1) if m > 1 else math.nan
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole, and 0 where the part is 0."""
+    """The ratio part / whole, and 0 where the part is 0."""
     return torch.where(part == 0, 0, part / whole)
