@@ -8,9 +8,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
-from handgrad import build, figures, record
+from handgrad import build, record
 from handgrad.benchmark import picture, report, startup
 from handgrad.benchmark.measure import Contest, Measured
+from handgrad.dashboard.pictures.canvas import publish
 
 GROWTH = (  # from 64x784-100-10: m, n_h, n_x, N
     *("64x784-100-10", "16x784-100-10", "256x784-100-10", "1024x784-100-10"),
@@ -39,7 +40,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
             for line in report.table(found, measured):
                 console.print(line, markup=False, soft_wrap=True)
     path = folder / "benchmark.png"
-    figures.publish(picture.draw(measured), "benchmark/update", build.loggers(config, folder), path)
+    publish(picture.draw(measured), "benchmark/update", build.loggers(config, folder), path)
     console.print(f"Everything is in {folder}", soft_wrap=True)
 
 

@@ -7,9 +7,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from handgrad import build, figures, record, saved
+from handgrad import build, record, saved
 from handgrad.audit import Report, audit, audit_probes, worst
 from handgrad.backprop import Cost, Gradients, Parameters, forward
+from handgrad.dashboard.pictures.canvas import publish
+from handgrad.dashboard.pictures.evidence import error_curves
 from handgrad.errors import WrongGradient
 from handgrad.evidence import block_errors, error_versus_h
 from handgrad.module import TwoLayerNetwork
@@ -101,7 +103,7 @@ def draw(
     config: dict[str, Any], folder: Path, params: Parameters, X: Tensor, Y: Tensor, cost: Cost
 ) -> None:
     """The error of the numerical derivatives against their step, as a picture."""
-    figure = figures.error_versus_h(error_versus_h(params, X, Y, cost))
+    figure = error_curves(error_versus_h(params, X, Y, cost))
     path = folder / "error_versus_h.png"
-    figures.publish(figure, "check/error_versus_h", build.loggers(config, folder), path)
+    publish(figure, "check/error_versus_h", build.loggers(config, folder), path)
     Console().print(f"The errors of the numerical derivatives: {path}", soft_wrap=True)

@@ -1,11 +1,7 @@
-"""Figures, drawn without pyplot's global state; one picture for TensorBoard and for a PNG."""
-
-from pathlib import Path
+"""The picture of the numerical derivatives: their error against their step."""
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from handgrad.evidence import Curve
@@ -13,7 +9,7 @@ from handgrad.evidence import Curve
 COLOURS = {"forward": "#d1495b", "central": "#edae49", "complex": "#00798c"}
 
 
-def error_versus_h(curves: list[Curve]) -> Figure:
+def error_curves(curves: list[Curve]) -> Figure:
     """The error of each numerical derivative against its step h, one panel for each dtype."""
     figure = Figure(figsize=(10, 4.2), layout="constrained", dpi=110)
     dtypes = list(dict.fromkeys(curve.dtype for curve in curves))
@@ -42,16 +38,3 @@ def draw_curve(axis: Axes, curve: Curve) -> None:
         alpha=1.0 if whole else 0.5,
         label=name if whole else None,
     )
-
-
-def publish(figure: Figure, tag: str, loggers: list[Logger], path: Path, step: int = 0) -> None:
-    """Show a figure in TensorBoard, and keep it as a PNG."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # (height, width, 3)
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(tag, pixels, step, dataformats="HWC")
-            logger.experiment.flush()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

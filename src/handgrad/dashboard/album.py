@@ -1,0 +1,84 @@
+"""The pictures of a training: when they are drawn, and where they go."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
+
+from handgrad.data.module import ExampleData
+from handgrad.module import TwoLayerNetwork
+
+STEPS = (1, 2, 5)  # in each power of ten
+
+
+def next_picture(updates: int) -> int:
+    """The first of 1, 2, 5, 10, 20, 50, ... that is larger than the updates done."""
+    power = 10 ** (len(str(updates)) - 1)
+    return next(step * power for step in (*STEPS, 10) if step * power > updates)
+
+
+class Album(Callback):
+    """Draws the network after 1, 2, 5, 10, 20, 50, ... updates, and when the training ends.
+
+    A moment is left out when drawing it would take the pictures over their share of the time. The
+    pictures of the end are drawn in any case. On several devices the first one draws.
+
+    Args:
+        data: that the network trains on.
+        share: of the training's time that pictures may take until it ends; None: any.
+        folder: where PNGs are kept; None: nowhere.
+    """
+
+    def __init__(self, data: ExampleData, share: float | None, folder: Path | None) -> None:
+        self.data, self.share, self.folder = data, share, folder
+        self.due = self.drawn_at = 0
+        self.spent = self.dearest = self.started = 0.0
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.due, self.drawn_at = next_picture(trainer.global_step), trainer.global_step
+        self.started = time.perf_counter()
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if trainer.global_step >= self.due:
+            self.due = next_picture(trainer.global_step)
+            if self.affordable():
+                self.draw(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step > self.drawn_at:
+            self.draw(trainer, pl_module)
+
+    def affordable(self) -> bool:
+        """Whether another set of pictures keeps within the share."""
+        elapsed = time.perf_counter() - self.started
+        return self.share is None or self.spent + self.dearest <= self.share * elapsed
+
+    def draw(self, trainer: L.Trainer, network: L.LightningModule) -> None:
+        """Draw every picture that fits the data, and measure the time that it takes."""
+        shown = self.folder or any(isinstance(each, TensorBoardLogger) for each in trainer.loggers)
+        if not (trainer.is_global_zero and shown):
+            return
+        from handgrad.dashboard import gallery  # loads matplotlib, which other runs need not
+        from handgrad.dashboard.pictures.canvas import publish
+
+        assert isinstance(network, TwoLayerNetwork)
+        began, self.drawn_at = time.perf_counter(), trainer.global_step
+        for name, figure in gallery.pictures(gallery.capture(network, self.data)):
+            path = self.folder / f"{name}_{self.drawn_at:07d}.png" if self.folder else None
+            publish(figure, f"pictures/{name}", trainer.loggers, path, self.drawn_at)
+        took = time.perf_counter() - began
+        self.spent, self.dearest = self.spent + took, max(self.dearest, took)

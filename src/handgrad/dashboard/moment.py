@@ -1,0 +1,90 @@
+"""What the pictures of one moment of the training are drawn from."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handgrad.backprop import Activations, Parameters, backward, forward
+from handgrad.data.examples import Examples
+from handgrad.data.module import ExampleData
+from handgrad.data.part import Part
+from handgrad.data.scaling import Scaling
+from handgrad.module import TwoLayerNetwork
+from handgrad.statistics import example_norms
+
+MOST_BYTES = 32 * 2**20  # of the inputs that are shown
+MOST_ROWS = 10_000
+
+
+class Moment(NamedTuple):
+    """The network at one update, and what it makes of the examples that are shown."""
+
+    params: Parameters
+    gradient: Tensor | None  # dW1 of the newest update, over all devices
+    of: str  # which examples are shown: validation or training
+    examples: Examples  # all of the data
+    scaling: Scaling
+    indices: np.ndarray  # of the examples that are shown, (m,)
+    inputs: Tensor  # scaled, (m, n_x)
+    targets: Tensor  # (m, n_y)
+    activations: Activations
+    norms: Tensor  # of each example's gradient, (m,)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether each example has one class."""
+        return not self.examples.multi_label
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class of each example, (m,)."""
+        return classes_of(self.targets)
+
+    @property
+    def answers(self) -> np.ndarray:
+        """The class that the network says, (m,)."""
+        return classes_of(self.activations.A2)
+
+
+def classes_of(outputs: Tensor) -> np.ndarray:
+    """The class that targets or answers (m, n_y) stand for, (m,)."""
+    chosen = outputs[:, 0] > 0.5 if outputs.shape[1] == 1 else outputs.argmax(dim=1)
+    return chosen.long().cpu().numpy()
+
+
+def capture(network: TwoLayerNetwork, data: ExampleData) -> Moment:
+    """The present moment; the training notices nothing of it.
+
+    The examples are those of the validation part, where there is one, spread evenly where they are
+    too many.
+    """
+    of = "val" if len(data.parts["val"]) else "train"
+    part = data.parts[of]
+    positions = spread(part)
+    with torch.no_grad(), torch.autocast(network.device.type, enabled=False):
+        params = Parameters(*(parameter.detach() for parameter in network.params))
+        inputs, targets = part.take(torch.from_numpy(positions))
+        activations = forward(params, inputs)
+        gradients = backward(params, activations, inputs, targets, dz2=network.cost.dz2)
+        norms = example_norms(activations, gradients, inputs).whole
+    assert data.scaling is not None, "data that train are scaled"
+    return Moment(
+        params=params,
+        gradient=network.W1.grad,
+        of={"val": "validation", "train": "training"}[of],
+        examples=data.examples,
+        scaling=data.scaling,
+        indices=part.indices[positions],
+        inputs=inputs,
+        targets=targets,
+        activations=activations,
+        norms=norms,
+    )
+
+
+def spread(part: Part) -> np.ndarray:
+    """The positions of the examples that are shown, evenly over the part, in order."""
+    rows = min(len(part), MOST_ROWS, max(1, MOST_BYTES // part.bytes_per_example))
+    return np.linspace(0, len(part) - 1, rows).round().astype(np.int64)

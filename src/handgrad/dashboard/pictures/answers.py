@@ -1,0 +1,146 @@
+"""Pictures of the answers: what is taken for what, and the examples that are the hardest."""
+
+import numpy as np
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from handgrad.dashboard.pictures.canvas import (
+    AMOUNT,
+    INK,
+    POSITIVE,
+    SIGNED,
+    canvas,
+    place,
+)
+from handgrad.dashboard.pictures.plane import shortened
+
+MOST_COUNTED = 20  # classes up to which the cells have numbers
+MOST_FEATURES = 30
+HARDEST = 16
+ACROSS = 4
+
+
+def counts_of(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """How often each class (row) was answered with each (column), (classes, classes)."""
+    return np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
+
+
+def confusion(
+    labels: np.ndarray, answers: np.ndarray, class_names: tuple[str, ...], of: str
+) -> Figure:
+    """What the examples are, and what the network says they are.
+
+    Args:
+        labels: classes, (m,).
+        answers: the network's, (m,).
+        class_names: of all classes.
+        of: which examples they are, such as "validation".
+    """
+    classes = len(class_names)
+    counts = counts_of(labels, answers, classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = canvas(
+        6.4,
+        5.6,
+        f"{np.trace(counts) / max(counts.sum(), 1):.1%} of {len(labels)} {of} examples are right",
+        "rows: what it is; columns: what the network says; colour: share of the row",
+    )
+    names = [shortened(name, 12) for name in class_names]
+    left = 0.75 if max(map(len, names)) <= 4 else 1.55
+    axes = place(figure, left, 0.65, 6.2 - left, 4.25)
+    axes.imshow(shares, cmap=AMOUNT, norm=PowerNorm(0.5, 0, 1), aspect="auto")
+    if classes <= MOST_COUNTED:
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > 0.4 else INK
+            text = {"ha": "center", "va": "center", "size": 11 if classes <= 12 else 8}
+            if count:
+                axes.text(column, row, str(count), color=colour, **text)
+    axes.set_yticks(range(classes) if classes <= 40 else [])
+    axes.set_xticks(range(classes) if classes <= 40 else [])
+    axes.set_yticklabels(names if classes <= 40 else [])
+    axes.set_xticklabels(
+        [shortened(n, round(60 / classes)) for n in names] if classes <= 40 else []
+    )
+    axes.set_xlabel("the network says", size=11)
+    axes.set_ylabel("it is", size=11)
+    axes.tick_params(length=0)
+    return figure
+
+
+def hardest_images(
+    images: np.ndarray, captions: list[tuple[str, str]], wrong: np.ndarray, of: str
+) -> Figure:
+    """The hardest examples as images, each with its label and the network's answer.
+
+    Args:
+        images: (examples, rows, columns), the hardest first; dark is large.
+        captions: of each the label and the answer.
+        wrong: whether the answer is wrong, (examples,).
+        of: which examples they are, such as "validation".
+    """
+    rows = -(-len(images) // ACROSS)
+    figure = canvas(6.4, 0.7 + 1.72 * rows, hardest_title(wrong, of), HARDEST_EXPLAINED)
+    axes = place(figure, 0, 0, 6.4, 1.72 * rows)  # its unit is an inch
+    for k, (image, (label, answer)) in enumerate(zip(images, captions, strict=True)):
+        middle, top = 0.9 + 1.53 * (k % ACROSS), 1.72 * (rows - k // ACROSS)
+        box = (middle - 0.6, middle + 0.6, top - 1.2, top)
+        axes.imshow(image, cmap="gray_r", extent=box, interpolation="nearest")
+        colour = POSITIVE if wrong[k] else INK
+        told = {"ha": "center", "va": "top", "size": 10, "color": colour}
+        axes.text(middle, top - 1.22, f"{label}\n{answer}", **told)
+    axes.set(xlim=(0, 6.4), ylim=(0, 1.72 * rows), aspect="auto")
+    axes.set_axis_off()
+    return figure
+
+
+HARDEST_EXPLAINED = "the largest gradients, largest first; red: answered wrongly"
+
+
+def hardest_title(wrong: np.ndarray, of: str) -> str:
+    """How many of them are wrong."""
+    return f"The {len(wrong)} hardest of the {of} examples: {wrong.sum()} wrong"
+
+
+def hardest_rows(
+    values: np.ndarray,
+    scaled: np.ndarray,
+    feature_names: tuple[str, ...],
+    captions: list[tuple[str, str]],
+    wrong: np.ndarray,
+    of: str,
+) -> Figure:
+    """The hardest examples as rows of a table, each with its label and the network's answer.
+
+    Args:
+        values: in the data's own units, (examples, features), the hardest first.
+        scaled: what the network gets for them, shaped alike; gives the colours.
+        feature_names: of the features.
+        captions: of each the label and the answer.
+        wrong: whether the answer is wrong, (examples,).
+        of: which examples they are, such as "validation".
+    """
+    shown = min(len(feature_names), MOST_FEATURES)
+    limit = max(float(np.abs(scaled[:, :shown]).max()), 1e-12)
+    long_names = shown > 6 or max(map(len, feature_names[:shown])) > 10
+    foot = 1.5 if long_names else 0.35
+    figure = canvas(
+        8.2,
+        0.8 + 0.27 * len(values) + foot,
+        hardest_title(wrong, of),
+        f"{HARDEST_EXPLAINED}; cells: above (red) or below (blue) the mean or zero, by the scaling",
+    )
+    axes = place(figure, 3.3, foot, 4.7, 0.27 * len(values))
+    axes.imshow(scaled[:, :shown], cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+    for row, (label, answer) in enumerate(captions):
+        colour = POSITIVE if wrong[row] else INK
+        text = f"{label}, {answer}"
+        axes.text(-0.6, row, text, ha="right", va="center", size=10, color=colour)
+    if shown <= 8:
+        for (row, column), value in np.ndenumerate(values[:, :shown]):
+            colour = "white" if abs(scaled[row, column]) > 0.65 * limit else INK
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", size=9, color=colour)
+    axes.set(yticks=[], xticks=range(shown))
+    names = [shortened(name, 22) for name in feature_names[:shown]]
+    axes.set_xticklabels(names, rotation=90 if long_names else 0)
+    axes.tick_params(length=0)
+    return figure

@@ -1,0 +1,135 @@
+"""What all pictures share: their canvas, their colours, and how they become pixels and files.
+
+One scale has one meaning everywhere: blue is negative or off, white is zero or undecided, red is
+positive or on. Blue and red of this map are told apart with every kind of colour blindness.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+
+SIGNED: Colormap = matplotlib.colormaps["RdBu_r"]
+AMOUNT: Colormap = matplotlib.colormaps["Blues"]
+NEGATIVE, POSITIVE, INK, FAINT = "#2166ac", "#b2182b", "#222222", "#666666"
+CLASSES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#444444")
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+DOTS_PER_INCH = 100
+HEAD = 0.62  # inches that the heading takes
+
+
+def canvas(width: float, height: float, title: str, explanation: str) -> Figure:
+    """An empty figure with its heading: what there is to see, and how to read it.
+
+    Args:
+        width: in inches of 100 pixels.
+        height: likewise, the heading included.
+        title: the finding.
+        explanation: what place, size and colour mean.
+    """
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
+    figure.text(0.16 / width, 1 - 0.1 / height, title, va="top", size=13, weight="bold", color=INK)
+    figure.text(0.16 / width, 1 - 0.37 / height, explanation, va="top", size=10, color=FAINT)
+    return figure
+
+
+def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the lower left corner."""
+    whole_width, whole_height = figure.get_size_inches()
+    rectangle = (
+        left / whole_width,
+        bottom / whole_height,
+        width / whole_width,
+        height / whole_height,
+    )
+    axes = figure.add_axes(rectangle)
+    axes.tick_params(labelsize=10, length=3, color=FAINT)
+    for spine in axes.spines.values():
+        spine.set(color=FAINT, linewidth=0.6)
+    return axes
+
+
+def bare(axes: Axes) -> Axes:
+    """The axes without ticks: their places have no unit."""
+    axes.set(xticks=[], yticks=[])
+    return axes
+
+
+def scale_bar(axes: Axes, colours: Colormap, low: float, high: float, **labels: Any) -> None:
+    """The meaning of the colours, as a bar that fills the axes.
+
+    Args:
+        axes: a place of its own.
+        colours: the map.
+        low: the value of its first colour.
+        high: the value of its last colour.
+        labels: `ticks` and `label`, as matplotlib's colorbar takes them.
+    """
+    bar = axes.figure.colorbar(ScalarMappable(Normalize(low, high), colours), cax=axes, **labels)
+    bar.outline.set(color=FAINT, linewidth=0.6)  # pyright: ignore[reportCallIssue]
+    axes.tick_params(labelsize=10, length=3)
+
+
+def signed_bar(axes: Axes, limit: float) -> None:
+    """The scale of signed values: -limit, 0 and limit."""
+    low, high = f"-{limit:.2g}", f"+{limit:.2g}"
+    scale_bar(axes, SIGNED, -limit, limit, ticks=[-limit, 0, limit])
+    axes.set_yticklabels([low, "0", high])
+
+
+def mosaic(tiles: np.ndarray, columns: int, gap: int, filling: float) -> np.ndarray:
+    """Tiles side by side in rows, as one matrix.
+
+    Args:
+        tiles: (number, rows, columns of a tile).
+        columns: tiles in a row.
+        gap: empty pixels between tiles.
+        filling: the value of what is empty.
+
+    Returns:
+        The matrix; tile k begins at row (k // columns) * (rows + gap), likewise its column.
+    """
+    number, height, width = tiles.shape
+    rows = -(-number // columns)
+    whole = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), filling)
+    for k, tile in enumerate(tiles):
+        top, left = k // columns * (height + gap), k % columns * (width + gap)
+        whole[top : top + height, left : left + width] = tile
+    return whole
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as uint8 (height, width, 3)."""
+    agg = FigureCanvasAgg(figure)
+    agg.draw()
+    return np.asarray(agg.buffer_rgba())[..., :3].copy()
+
+
+def publish(
+    figure: Figure, tag: str, loggers: list[Logger], path: Path | None, step: int = 0
+) -> None:
+    """Show a figure in TensorBoard, and keep it as a PNG.
+
+    Args:
+        figure: any.
+        tag: its name in TensorBoard.
+        loggers: of which TensorBoard's are given the picture.
+        path: of the PNG; None for none.
+        step: updates done.
+    """
+    drawn = pixels(figure)
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(tag, drawn, step, dataformats="HWC")
+            logger.experiment.flush()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn).save(path)

@@ -1,0 +1,277 @@
+"""Pictures of a network with two inputs: its answer and its hidden units all over the plane."""
+
+from typing import NamedTuple
+
+from matplotlib.colors import ListedColormap, to_rgb
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from handgrad.backprop import Activations, Parameters, forward
+from handgrad.dashboard.pictures.canvas import (
+    CLASSES,
+    FAINT,
+    INK,
+    MARKERS,
+    NEGATIVE,
+    POSITIVE,
+    SIGNED,
+    bare,
+    canvas,
+    mosaic,
+    place,
+    scale_bar,
+)
+
+POINTS = 121  # of the grid along each axis
+MARGIN = 0.12  # of the examples' range, on each side
+MOST_LINES = 24
+MOST_UNITS = 36
+EVERY = 3  # the small multiples take every third point of the grid
+
+
+class Plane(NamedTuple):
+    """A rectangle around the examples, and what the network does at each point of a grid."""
+
+    axes: tuple[np.ndarray, np.ndarray]  # the grid's coordinates in the data's unit, (POINTS,) each
+    offset: np.ndarray  # (2,): scaled = (coordinate - offset) / divisor
+    divisor: np.ndarray  # (2,)
+    inputs: Tensor  # scaled, (POINTS * POINTS, 2), the first coordinate runs fastest
+    activations: Activations  # of the inputs
+    names: tuple[str, str]  # of the two features
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom, top."""
+        across, up = self.axes
+        return float(across[0]), float(across[-1]), float(up[0]), float(up[-1])
+
+
+def plane(
+    params: Parameters,
+    inputs: Tensor,
+    offset: np.ndarray,
+    divisor: np.ndarray,
+    names: tuple[str, str],
+) -> Plane:
+    """The plane around some examples.
+
+    Args:
+        params: of a network with two inputs.
+        inputs: the examples, scaled, (m, 2).
+        offset: of the scaling, (2,) or (1,).
+        divisor: likewise.
+        names: of the two features.
+    """
+    offset, divisor = np.broadcast_to(offset, 2), np.broadcast_to(divisor, 2)
+    low, high = inputs.double().cpu().numpy().min(axis=0), inputs.double().cpu().numpy().max(axis=0)
+    room = MARGIN * np.maximum(high - low, 1e-6)
+    across, up = (np.linspace(a, b, POINTS) for a, b in zip(low - room, high + room, strict=True))
+    grid = np.stack([part.ravel() for part in np.meshgrid(across, up)], axis=1)
+    points = torch.from_numpy(grid).to(params.W1.device, params.W1.dtype)
+    in_unit = (across * divisor[0] + offset[0], up * divisor[1] + offset[1])
+    return Plane(in_unit, offset, divisor, points, forward(params, points), names)
+
+
+def boundary(
+    here: Plane,
+    params: Parameters,
+    inputs: Tensor,
+    labels: np.ndarray,
+    answers: np.ndarray,
+    class_names: tuple[str, ...],
+    of: str,
+) -> Figure:
+    """The network's answer over the plane, the lines of its hidden units, and the examples.
+
+    Args:
+        here: the plane.
+        params: of the network.
+        inputs: examples, scaled, (m, 2).
+        labels: their classes, (m,).
+        answers: the classes that the network says, (m,).
+        class_names: of all classes.
+        of: which examples they are, such as "validation".
+    """
+    wrong = labels != answers
+    strongest = strengths(params).argsort()[::-1][:MOST_LINES]
+    lines = "lines: where a hidden unit is undecided, thick where its W2 is large"
+    if len(strongest) < len(params.b1):
+        lines = f"lines: the {MOST_LINES} strongest of {len(params.b1)} hidden units"
+    figure = canvas(
+        6.4,
+        5.4,
+        f"The network's answer: {wrong.sum()} of {len(wrong)} {of} examples wrong (ringed)",
+        f"black: the decision boundary; {lines}",
+    )
+    axes = place(figure, 0.75, 0.6, 4.75, 4.05)
+    draw_answer(axes, place(figure, 5.65, 0.6, 0.14, 4.05), here, class_names)
+    draw_lines(axes, here, params, strongest)
+    draw_examples(axes, here, inputs, labels, wrong, class_names)
+    left, right, bottom, top = here.extent
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    axes.set_xlabel(here.names[0], size=11)
+    axes.set_ylabel(here.names[1], size=11, labelpad=1)
+    return figure
+
+
+def draw_answer(axes: Axes, bar: Axes, here: Plane, class_names: tuple[str, ...]) -> None:
+    """The answer as colours, and the line at which it changes."""
+    answer = array(here.activations.A2).reshape(POINTS, POINTS, -1)
+    if answer.shape[2] == 1:
+        colours = SIGNED(0.15 + 0.7 * answer[..., 0])[..., :3]
+        contours = [(answer[..., 0], 0.5)]
+        softened = ListedColormap(SIGNED(np.linspace(0.15, 0.85, 256)))
+        names = [f"{name}" for name in class_names[:2]]
+        scale_bar(bar, softened, 0, 1, ticks=[0, 0.5, 1])
+        bar.set_yticklabels([shortened(names[0], 8), "A2 = .5", shortened(names[1], 8)])
+    else:
+        palette = np.array([to_rgb(CLASSES[k % len(CLASSES)]) for k in range(answer.shape[2])])
+        sureness = answer.max(axis=2)[..., None]
+        colours = 1 - 0.45 * sureness * (1 - palette[answer.argmax(axis=2)])
+        others = [np.delete(answer, k, axis=2).max(axis=2) for k in range(answer.shape[2])]
+        contours = [(answer[..., k] - other, 0.0) for k, other in enumerate(others)]
+        bar.set_axis_off()
+    axes.imshow(
+        colours, extent=here.extent, origin="lower", aspect="auto", interpolation="bilinear"
+    )
+    for heights, level in contours:
+        if heights.min() < level < heights.max():
+            axes.contour(*here.axes, heights, levels=[level], colors=INK, linewidths=2)
+
+
+def draw_lines(axes: Axes, here: Plane, params: Parameters, units: np.ndarray) -> None:
+    """The line W1_j x + b1_j = 0 of each of these units."""
+    segments = unit_lines(here, params)[units]
+    strength = strengths(params)[units]
+    relative = strength / max(strength.max(initial=0), 1e-12)
+    out = array(params.W2)
+    colours = FAINT
+    if len(out) == 1:
+        colours = [POSITIVE if out[0, unit] > 0 else NEGATIVE for unit in units]
+    axes.add_collection(
+        LineCollection(
+            list(segments), linewidths=0.4 + 2 * relative, alpha=0.75, colors=colours, zorder=2
+        ),
+        autolim=False,
+    )
+
+
+def unit_lines(here: Plane, params: Parameters) -> np.ndarray:
+    """Two points, in the data's unit, of the line on which each hidden unit is undecided.
+
+    Returns:
+        (n_h, 2, 2); NaN for a unit without weights, which has no line.
+    """
+    weights, bias = array(params.W1).astype(float), array(params.b1).astype(float)
+    square = (weights**2).sum(axis=1)
+    square[square == 0] = np.nan
+    foot = -(bias / square)[:, None] * weights  # the line's nearest point to the origin
+    along = np.stack([-weights[:, 1], weights[:, 0]], axis=1) / np.sqrt(square)[:, None]
+    far = float(here.inputs.abs().max()) * 4 + np.abs(foot).max(axis=1, keepdims=True)
+    ends = np.stack([foot - far * along, foot + far * along], axis=1)
+    return ends * here.divisor + here.offset
+
+
+def draw_examples(
+    axes: Axes,
+    here: Plane,
+    inputs: Tensor,
+    labels: np.ndarray,
+    wrong: np.ndarray,
+    class_names: tuple[str, ...],
+) -> None:
+    """The examples with a colour and a shape for each class, and a ring around the wrong ones."""
+    points = array(inputs) * here.divisor + here.offset
+    colours = (NEGATIVE, POSITIVE) if len(class_names) == 2 else CLASSES
+    size = 26 if len(points) < 300 else 12
+    for k, name in enumerate(class_names):
+        of_class = points[labels == k]
+        axes.scatter(
+            *of_class.T,
+            s=size,
+            color=colours[k % len(colours)],
+            marker=MARKERS[k % len(MARKERS)],
+            edgecolors="white",
+            linewidths=0.6,
+            label=shortened(name, 14),
+            zorder=3,
+        )
+    axes.scatter(
+        *points[wrong].T, s=5 * size, facecolors="none", edgecolors=INK, linewidths=1.4, zorder=4
+    )
+    if len(class_names) <= len(MARKERS):
+        axes.legend(
+            fontsize=9, loc="upper right", framealpha=0.85, borderpad=0.3, handletextpad=0.1
+        )
+
+
+def hidden_units(here: Plane, params: Parameters) -> Figure:
+    """Each hidden unit's activation over the same plane, as small multiples.
+
+    Args:
+        here: the plane.
+        params: of the network.
+    """
+    shown = chosen(params, MOST_UNITS)
+    columns = int(np.ceil(np.sqrt(len(shown) * 1.15)))
+    rows = -(-len(shown) // columns)
+    tiles = unit_tiles(here, shown)
+    which = "" if len(shown) == len(params.b1) else f" (the {len(shown)} strongest)"
+    figure = canvas(
+        6.4,
+        1.0 + rows * 5.3 / columns,
+        f"What each of the {len(params.b1)} hidden units sees{which}",
+        "A1 over the plane of the decision boundary; above each its weight to the output",
+    )
+    height = figure.get_size_inches()[1] - 0.9
+    axes = bare(place(figure, 0.2, 0.15, 5.3, height))
+    high, wide = tiles.shape[1:]
+    caption = 0.17 * columns * wide / 5.3  # the gap: room for a line of text
+    gap = max(2, round(caption))
+    whole = mosaic(tiles, columns, gap, np.nan)
+    axes.imshow(SIGNED(whole), interpolation="nearest", aspect="auto")
+    axes.set(xlim=(-0.5, columns * (wide + gap) - gap - 0.5), ylim=(len(whole) - 0.5, -gap - 0.5))
+    axes.set_axis_off()
+    for k, unit in enumerate(shown):
+        left, top = k % columns * (wide + gap), k // columns * (high + gap)
+        text = f"{unit + 1}: {told_strength(params, unit)}"
+        axes.text(left + wide / 2, top - 1, text, ha="center", va="bottom", size=9, color=INK)
+    scale_bar(place(figure, 5.62, 0.3, 0.14, height - 0.45), SIGNED, 0, 1, ticks=[0, 0.5, 1])
+    figure.axes[-1].set_yticklabels(["0 off", "0.5", "1 on"])
+    return figure
+
+
+def unit_tiles(here: Plane, units: np.ndarray) -> np.ndarray:
+    """The activations of these units on the thinned grid, (units, rows, columns), top row first."""
+    whole = array(here.activations.A1)[:, units].T.reshape(len(units), POINTS, POINTS)
+    return whole[:, ::-EVERY, ::EVERY]
+
+
+def told_strength(params: Parameters, unit: int) -> str:
+    """The unit's weight to a single output, or the length of its weights to several."""
+    out = array(params.W2)[:, unit]
+    return f"{out[0]:+.1f}" if len(out) == 1 else f"|W2| {np.linalg.norm(out):.1f}"
+
+
+def strengths(params: Parameters) -> np.ndarray:
+    """How much each hidden unit weighs in the answer: the length of its column of W2, (n_h,)."""
+    return np.linalg.norm(array(params.W2), axis=0)
+
+
+def chosen(params: Parameters, most: int) -> np.ndarray:
+    """The strongest units, at most so many, in their own order: the order lasts while they train."""
+    return np.sort(strengths(params).argsort()[::-1][:most])
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """The tensor in float32 or wider, in memory."""
+    return tensor.detach().cpu().to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
+
+
+def shortened(name: str, most: int) -> str:
+    """The name, cut where it is too long for its place."""
+    return name if len(name) <= most else f"{name[: most - 1]}."
