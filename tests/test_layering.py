@@ -49,14 +49,21 @@ LAYERS = {
         frozenset({"processes"}),
         CONFIGURATION,
     ),
+    "dashboard": Layer(
+        ("dashboard/*.py",),
+        frozenset({"equations", "rules", "data", "module", "dashboard"}),
+        CONFIGURATION,
+    ),
     "program": Layer(
         (
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "saved.py", "record.py", "quiet.py"),
-            *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "figures.py"),
+            *("checkpoints.py", "progress.py", "live_check.py", "drift.py"),
             "tables.py",
         ),
-        frozenset({"package", "equations", "rules", "data", "module", "processes", "program"}),
+        frozenset(
+            {"package", "equations", "rules", "data", "module", "dashboard", "processes", "program"}
+        ),
         set(),
     ),
 }

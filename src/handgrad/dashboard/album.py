@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from typing_extensions import override
 
 from handgrad.data.module import ExampleData
@@ -36,6 +37,7 @@ class Album(Callback):
     def __init__(self, data: ExampleData, share: float | None, folder: Path | None) -> None:
         self.data, self.share, self.folder = data, share, folder
         self.due = self.drawn_at = 0
+        self.gradient: Tensor | None = None
         self.spent = self.dearest = self.started = 0.0
 
     @override
@@ -52,6 +54,8 @@ class Album(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        self.gradient = pl_module.W1.grad  # Lightning clears .grad before a validation
         if trainer.global_step >= self.due:
             self.due = next_picture(trainer.global_step)
             if self.affordable():
@@ -61,24 +65,36 @@ class Album(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step > self.drawn_at:
             self.draw(trainer, pl_module)
+        if self.affordable():
+            self.draw(trainer, pl_module, numerical=True)
 
     def affordable(self) -> bool:
         """Whether another set of pictures keeps within the share."""
         elapsed = time.perf_counter() - self.started
         return self.share is None or self.spent + self.dearest <= self.share * elapsed
 
-    def draw(self, trainer: L.Trainer, network: L.LightningModule) -> None:
-        """Draw every picture that fits the data, and measure the time that it takes."""
+    def draw(
+        self, trainer: L.Trainer, network: L.LightningModule, *, numerical: bool = False
+    ) -> None:
+        """Draw every picture that fits the data, and measure the time that it takes.
+
+        Args:
+            trainer: with its loggers.
+            network: that trains.
+            numerical: whether to draw the errors of the numerical derivatives instead.
+        """
         shown = self.folder or any(isinstance(each, TensorBoardLogger) for each in trainer.loggers)
         if not (trainer.is_global_zero and shown):
             return
-        from handgrad.dashboard import gallery  # loads matplotlib, which other runs need not
-        from handgrad.dashboard.pictures.canvas import publish
+        from handgrad.dashboard import gallery  # loads matplotlib, which other tasks need not
 
         assert isinstance(network, TwoLayerNetwork)
         began, self.drawn_at = time.perf_counter(), trainer.global_step
-        for name, figure in gallery.pictures(gallery.capture(network, self.data)):
-            path = self.folder / f"{name}_{self.drawn_at:07d}.png" if self.folder else None
-            publish(figure, f"pictures/{name}", trainer.loggers, path, self.drawn_at)
+        scene = gallery.capture(network, self.data, self.gradient)
+        drawn = gallery.numerical(scene, network.cost) if numerical else gallery.pictures(scene)
+        for tag, figure in drawn:
+            name = f"{tag.split('/')[1]}_{self.drawn_at:07d}.png"
+            path = self.folder / name if self.folder else None
+            gallery.publish(figure, tag, trainer.loggers, path, self.drawn_at)
         took = time.perf_counter() - began
         self.spent, self.dearest = self.spent + took, max(self.dearest, took)

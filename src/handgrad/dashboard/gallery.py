@@ -6,94 +6,105 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from handgrad.dashboard.moment import Moment, capture, classes_of
+from handgrad.backprop import Cost
 from handgrad.dashboard.pictures import answers, plane, sigmoids, weights
+from handgrad.dashboard.pictures.canvas import publish
+from handgrad.dashboard.pictures.evidence import error_curves
+from handgrad.dashboard.scene import Scene, capture, classes_of
 from handgrad.data.examples import Examples
+from handgrad.evidence import error_versus_h
 
-__all__ = ["capture", "pictures"]
+__all__ = ["capture", "numerical", "pictures", "publish"]
+ROWS = 64  # of the examples for the numerical derivatives: about 2,000 forward passes
 
 
-def pictures(moment: Moment) -> Iterator[tuple[str, Figure]]:
-    """Each picture that fits the data, with its name, drawn from the same moment."""
+def pictures(scene: Scene) -> Iterator[tuple[str, Figure]]:
+    """Each picture that fits the data, with its name, drawn from the same scene."""
     for draw in (boundary, hidden_units, tiles, hinton, saturation, slopes, confusion, hardest):
-        figure = draw(moment)
+        figure = draw(scene)
         if figure is not None:
-            yield draw.__name__, figure
+            yield f"pictures/{draw.__name__}", figure
 
 
-def boundary(moment: Moment) -> Figure | None:
-    """The decision boundary in the plane; None unless there are two inputs and exclusive classes."""
-    if moment.inputs.shape[1] != 2 or not moment.exclusive:
+def numerical(scene: Scene, cost: Cost) -> Iterator[tuple[str, Figure]]:
+    """The error of the numerical derivatives against their step, with its tag."""
+    curves = error_versus_h(scene.params, scene.inputs[:ROWS], scene.targets[:ROWS], cost)
+    yield "check/error_versus_h", error_curves(curves)
+
+
+def boundary(scene: Scene) -> Figure | None:
+    """The decision boundary in the plane; None unless there are two inputs and classes."""
+    if scene.inputs.shape[1] != 2 or not scene.exclusive:
         return None
     return plane.boundary(
-        plane_of(moment),
-        moment.params,
-        moment.inputs,
-        moment.labels,
-        moment.answers,
-        moment.examples.class_names,
-        moment.of,
+        plane_of(scene),
+        scene.params,
+        scene.inputs,
+        scene.labels,
+        scene.answers,
+        scene.examples.class_names,
+        scene.of,
     )
 
 
-def hidden_units(moment: Moment) -> Figure | None:
+def hidden_units(scene: Scene) -> Figure | None:
     """Each hidden unit over the plane; None unless there are two inputs."""
-    if moment.inputs.shape[1] != 2:
+    if scene.inputs.shape[1] != 2:
         return None
-    return plane.hidden_units(plane_of(moment), moment.params)
+    return plane.hidden_units(plane_of(scene), scene.params)
 
 
-def plane_of(moment: Moment) -> plane.Plane:
-    """The plane around the examples of the moment."""
-    offset, divisor = moment.scaling.offset, moment.scaling.divisor
-    first, second = moment.examples.feature_names
-    return plane.plane(moment.params, moment.inputs, offset, divisor, (first, second))
+def plane_of(scene: Scene) -> plane.Plane:
+    """The plane around the examples of the scene."""
+    offset, divisor = scene.scaling.offset, scene.scaling.divisor
+    first, second = scene.examples.feature_names
+    return plane.plane(scene.params, scene.inputs, offset, divisor, (first, second))
 
 
-def tiles(moment: Moment) -> Figure | None:
+def tiles(scene: Scene) -> Figure | None:
     """W1 and dW1 as images; None unless the examples are images."""
-    shape = moment.examples.image_shape
-    return weights.tiles(moment.params, moment.gradient, shape) if shape else None
+    shape = scene.examples.image_shape
+    return weights.tiles(scene.params, scene.gradient, shape) if shape else None
 
 
-def hinton(moment: Moment) -> Figure:
+def hinton(scene: Scene) -> Figure:
     """W2 as squares."""
-    return weights.hinton(moment.params, moment.examples.class_names)
+    return weights.hinton(scene.params, scene.examples.class_names)
 
 
-def saturation(moment: Moment) -> Figure:
+def saturation(scene: Scene) -> Figure:
     """Which hidden unit is saturated at which example."""
-    if moment.exclusive:
-        labels, names = moment.labels, moment.examples.class_names
+    if scene.exclusive:
+        labels, names = scene.labels, scene.examples.class_names
     else:
-        labels, names = np.zeros(len(moment.inputs), np.int64), ("",)
-    return sigmoids.saturation_map(moment.activations, labels, names)
+        labels, names = np.zeros(len(scene.inputs), np.int64), ("",)
+    return sigmoids.saturation_map(scene.activations, labels, names)
 
 
-def slopes(moment: Moment) -> Figure:
+def slopes(scene: Scene) -> Figure:
     """How much of the error the hidden sigmoids pass on."""
-    return sigmoids.slopes(moment.activations.z1)
+    return sigmoids.slopes(scene.activations.z1)
 
 
-def confusion(moment: Moment) -> Figure | None:
+def confusion(scene: Scene) -> Figure | None:
     """What is taken for what; None unless classes exclude each other."""
-    if not moment.exclusive:
+    if not scene.exclusive:
         return None
-    names = moment.examples.class_names
-    return answers.confusion(moment.labels, moment.answers, names, moment.of)
+    names = scene.examples.class_names
+    return answers.confusion(scene.labels, scene.answers, names, scene.of)
 
 
-def hardest(moment: Moment) -> Figure:
+def hardest(scene: Scene) -> Figure:
     """The examples with the largest gradients."""
-    order = moment.norms.argsort(descending=True)[: answers.HARDEST].cpu()
-    features = np.asarray(moment.examples.X[moment.indices[order]], dtype=float)
-    targets, outputs = moment.targets[order], moment.activations.A2[order]
-    captions, wrong = told(targets, outputs, moment.examples)
-    shape = moment.examples.image_shape
+    order = scene.norms.argsort(descending=True)[: answers.HARDEST].cpu()
+    features = np.asarray(scene.examples.X[scene.indices[order]], dtype=float)
+    targets, outputs = scene.targets[order], scene.activations.A2[order]
+    captions, wrong = told(targets, outputs, scene.examples)
+    shape = scene.examples.image_shape
     if shape:
-        return answers.hardest_images(features.reshape(-1, *shape), captions, wrong, moment.of)
-    scaled, names = plane.array(moment.inputs[order]), moment.examples.feature_names
-    return answers.hardest_rows(features, scaled, names, captions, wrong, moment.of)
+        return answers.hardest_images(features.reshape(-1, *shape), captions, wrong, scene.of)
+    scaled, names = plane.array(scene.inputs[order]), scene.examples.feature_names
+    return answers.hardest_rows(features, scaled, names, captions, wrong, scene.of)
 
 
 def told(

@@ -42,7 +42,7 @@ def confusion(
     figure = canvas(
         6.4,
         5.6,
-        f"{np.trace(counts) / max(counts.sum(), 1):.1%} of {len(labels)} {of} examples are right",
+        f"{np.trace(counts) / max(counts.sum(), 1):.1%} of {len(labels):,} {of} examples are right",
         "rows: what it is; columns: what the network says; colour: share of the row",
     )
     names = [shortened(name, 12) for name in class_names]
@@ -93,7 +93,7 @@ def hardest_images(
     return figure
 
 
-HARDEST_EXPLAINED = "the largest gradients, largest first; red: answered wrongly"
+HARDEST_EXPLAINED = "the largest gradients, largest first; red: wrong; percent: A2 of the answer"
 
 
 def hardest_title(wrong: np.ndarray, of: str) -> str:
@@ -122,14 +122,14 @@ def hardest_rows(
     shown = min(len(feature_names), MOST_FEATURES)
     limit = max(float(np.abs(scaled[:, :shown]).max()), 1e-12)
     long_names = shown > 6 or max(map(len, feature_names[:shown])) > 10
-    foot = 1.5 if long_names else 0.35
+    foot = 1.75 if long_names else 0.35
     figure = canvas(
-        8.2,
+        7.0,
         0.8 + 0.27 * len(values) + foot,
         hardest_title(wrong, of),
-        f"{HARDEST_EXPLAINED}; cells: above (red) or below (blue) the mean or zero, by the scaling",
+        "the largest gradients, largest first; red text: wrong; cells: red is large",
     )
-    axes = place(figure, 3.3, foot, 4.7, 0.27 * len(values))
+    axes = place(figure, 2.9, foot, 3.9, 0.27 * len(values))
     axes.imshow(scaled[:, :shown], cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
     for row, (label, answer) in enumerate(captions):
         colour = POSITIVE if wrong[row] else INK
@@ -140,7 +140,7 @@ def hardest_rows(
             colour = "white" if abs(scaled[row, column]) > 0.65 * limit else INK
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", size=9, color=colour)
     axes.set(yticks=[], xticks=range(shown))
-    names = [shortened(name, 22) for name in feature_names[:shown]]
+    names = [shortened(name, 20) for name in feature_names[:shown]]
     axes.set_xticklabels(names, rotation=90 if long_names else 0)
     axes.tick_params(length=0)
     return figure

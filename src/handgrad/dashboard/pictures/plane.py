@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from matplotlib.colors import ListedColormap, to_rgb
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -98,14 +98,14 @@ def boundary(
     """
     wrong = labels != answers
     strongest = strengths(params).argsort()[::-1][:MOST_LINES]
-    lines = "lines: where a hidden unit is undecided, thick where its W2 is large"
+    lines = "lines: the hidden units, thick where W2 is large"
     if len(strongest) < len(params.b1):
         lines = f"lines: the {MOST_LINES} strongest of {len(params.b1)} hidden units"
     figure = canvas(
         6.4,
         5.4,
-        f"The network's answer: {wrong.sum()} of {len(wrong)} {of} examples wrong (ringed)",
-        f"black: the decision boundary; {lines}",
+        f"{wrong.sum():,} of {len(wrong):,} {of} examples are wrong (ringed)",
+        f"black: where the answer changes; {lines}",
     )
     axes = place(figure, 0.75, 0.6, 4.75, 4.05)
     draw_answer(axes, place(figure, 5.65, 0.6, 0.14, 4.05), here, class_names)
@@ -217,7 +217,7 @@ def hidden_units(here: Plane, params: Parameters) -> Figure:
         params: of the network.
     """
     shown = chosen(params, MOST_UNITS)
-    columns = int(np.ceil(np.sqrt(len(shown) * 1.15)))
+    columns = int(np.ceil(np.sqrt(len(shown))))
     rows = -(-len(shown) // columns)
     tiles = unit_tiles(here, shown)
     which = "" if len(shown) == len(params.b1) else f" (the {len(shown)} strongest)"
@@ -230,8 +230,7 @@ def hidden_units(here: Plane, params: Parameters) -> Figure:
     height = figure.get_size_inches()[1] - 0.9
     axes = bare(place(figure, 0.2, 0.15, 5.3, height))
     high, wide = tiles.shape[1:]
-    caption = 0.17 * columns * wide / 5.3  # the gap: room for a line of text
-    gap = max(2, round(caption))
+    gap = round(0.21 * columns * wide / (5.3 - 0.21 * columns))  # room for a line of text
     whole = mosaic(tiles, columns, gap, np.nan)
     axes.imshow(SIGNED(whole), interpolation="nearest", aspect="auto")
     axes.set(xlim=(-0.5, columns * (wide + gap) - gap - 0.5), ylim=(len(whole) - 0.5, -gap - 0.5))
@@ -263,7 +262,7 @@ def strengths(params: Parameters) -> np.ndarray:
 
 
 def chosen(params: Parameters, most: int) -> np.ndarray:
-    """The strongest units, at most so many, in their own order: the order lasts while they train."""
+    """The strongest units, at most so many, in their own order, which lasts while they train."""
     return np.sort(strengths(params).argsort()[::-1][:most])
 
 

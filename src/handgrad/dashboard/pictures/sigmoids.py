@@ -43,8 +43,8 @@ def saturation_map(
     figure = canvas(
         6.4,
         5.0,
-        f"{float(measured.share):.0%} of the hidden answers are saturated; {dead} of {units} units dead",
-        f"A1; strong colour: below {SATURATED} or above {1 - SATURATED}, where little is learned",
+        f"{float(measured.share):.0%} of A1 is saturated; {dead} of {units} units are dead",
+        f"strong colours: A1 below {SATURATED} or above {1 - SATURATED}, where little is learned",
     )
     axes = place(figure, 0.75, 0.65, 4.75, 3.65)
     axes.imshow(shown, cmap=SIGNED, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -94,7 +94,7 @@ def slopes(z1: Tensor) -> Figure:
         6.4,
         4.9,
         f"The hidden sigmoids pass on {float(measured.mean_slope):.3f} of the error on average",
-        f"dz1 = W2^T dz2 * s'(z1), at most 0.25; {float(measured.share):.0%} of z1 lie in the shaded tails",
+        f"dz1 = W2^T dz2 * s'(z1), at most 0.25; shaded: {float(measured.share):.0%} of all z1",
     )
     upper, lower = place(figure, 0.8, 2.55, 5.3, 1.7), place(figure, 0.8, 0.62, 5.3, 1.7)
     for axes in (upper, lower):
@@ -108,9 +108,10 @@ def slopes(z1: Tensor) -> Figure:
     upper.text(reach * 0.98, float(measured.mean_slope) + 0.008, "mean s'(z1)", size=10)
     upper.texts[-1].set(ha="right", color=POSITIVE)
     counts, edges = np.histogram(values, BINS, range=(-reach, reach))
-    lower.stairs(counts / max(counts.sum(), 1), edges, fill=True, color=NEGATIVE)
+    shares = counts / max(len(values), 1)
+    lower.stairs(shares, edges, fill=True, color=NEGATIVE)
     lower.set_xlabel("z1 of the hidden units", size=11)
     lower.set_ylabel("share of all z1", size=11)
-    lower.set_yticks([0, float(f"{max(counts / max(counts.sum(), 1)):.2g}")])
+    lower.set_yticks([0, float(f"{shares.max():.2g}")])
     lower.tick_params(color=FAINT)
     return figure

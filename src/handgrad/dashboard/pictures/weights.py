@@ -1,6 +1,7 @@
 """Pictures of the weights: W1 as the images that the hidden units look for, W2 as squares."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -20,7 +21,8 @@ from handgrad.dashboard.pictures.canvas import (
 from handgrad.dashboard.pictures.plane import array, chosen, shortened
 
 MOST_TILES = 100
-MOST_COLUMNS = 60  # of the Hinton diagram
+BAND = 34  # hidden units in a band of the Hinton diagram
+MOST_BANDED = 36  # rows in all its bands
 MOST_OUTPUTS = 40
 OUTLIERS = 99.5  # percent of all values lie within the colours
 
@@ -39,7 +41,7 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
     if gradient is not None:
         matrices["dW1 (of the newest update)"] = array(gradient)
     figure = canvas(
-        0.1 + 4.75 * len(matrices),
+        0.1 + 4.95 * len(matrices),
         5.05,
         f"What {which} looks for" if len(matrices) == 1 else f"What {which} looks for, and learns",
         "red: positive, blue: negative; descent moves W1 against dW1"
@@ -48,7 +50,7 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
     )
     for k, (name, matrix) in enumerate(matrices.items()):
         limit = robust_limit(matrix[units])
-        axes = bare(place(figure, 0.15 + 4.75 * k, 0.12, 4.0, 4.0))
+        axes = bare(place(figure, 0.15 + 4.95 * k, 0.12, 4.0, 4.0))
         axes.imshow(
             mosaic_of(matrix[units], image_shape),
             cmap=SIGNED,
@@ -58,7 +60,7 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
         )
         axes.set_axis_off()
         axes.set_title(name, size=11, color=INK, pad=4)
-        signed_bar(place(figure, 4.22 + 4.75 * k, 0.5, 0.12, 3.2), limit)
+        signed_bar(place(figure, 4.22 + 4.95 * k, 0.5, 0.12, 3.2), limit)
     return figure
 
 
@@ -76,7 +78,7 @@ def robust_limit(values: np.ndarray) -> float:
 
 
 def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
-    """The weights of the output layer as squares whose area is |W2|; the biases stand apart.
+    """The weights of the output layer as squares whose area is |W2|, in bands of hidden units.
 
     G. Hinton, T. Shallice, Lesioning an attractor network, Psychological Review 98(1), 1991.
 
@@ -84,35 +86,58 @@ def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
         params: of the network.
         class_names: of the outputs; of both classes where there is one output.
     """
-    units = chosen(params, MOST_COLUMNS)
     outputs = np.arange(min(len(params.b2), MOST_OUTPUTS))
+    units = chosen(params, BAND * max(1, MOST_BANDED // len(outputs)))
     weights, bias = array(params.W2)[outputs][:, units], array(params.b2)[outputs]
     which = "" if len(units) == len(params.b1) else f"; the {len(units)} strongest units"
     largest = max(float(np.abs(weights).max()), float(np.abs(bias).max()), 1e-12)
-    rows, columns = len(outputs), len(units) + 2
-    cell = min(8.2 / columns, 4.6 / rows, 0.6)
-    named = 0.55 if max(map(len, class_names)) <= 3 else 1.15
-    width = max(6.4, named + columns * cell + 0.25)
+    bands = [slice(start, start + BAND) for start in range(0, len(units), BAND)]
+    columns = min(len(units), BAND) + 2  # an empty one, and b2
+    named = 0.55 if max(map(len, class_names)) <= 3 else 1.25
+    cell = min((6.2 - named) / columns, 0.5)
+    high = cell * len(outputs)
     figure = canvas(
-        width,
-        1.25 + max(rows * cell, 0.6),
-        "How hidden units speak for and against each answer: W2",
-        f"area: size, the largest is {largest:.2g}; red: positive, blue: negative{which}",
+        6.4,
+        0.85 + len(bands) * (high + 0.35) + 0.25,
+        "How hidden units speak for and against: W2",
+        f"area: size, the largest is {largest:.2g}; red: for, blue: against{which}",
     )
-    axes = place(figure, named, 0.5, columns * cell, rows * cell)
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), facecolor="#f2f2f2")
-    places = np.arange(columns)
-    for values, at in ((weights, places[:-2]), (bias[:, None], places[-1:])):
-        axes.add_collection(squares(values, at, largest))
-    step = max(1, round(0.3 / cell))
+    names = class_names[-1:] if len(outputs) == 1 else class_names
+    for k, band in enumerate(bands):
+        bottom = 0.55 + (len(bands) - 1 - k) * (high + 0.35)
+        axes = place(figure, named, bottom, columns * cell, high)
+        draw_band(axes, weights[:, band], bias[:, None], largest, units[band], columns)
+        axes.set_yticks(range(len(outputs)))
+        axes.set_yticklabels([shortened(names[each], 12) for each in outputs])
+    figure.axes[-1].set_xlabel("hidden unit, and the bias b2", size=11)
+    return figure
+
+
+def draw_band(
+    axes: Axes,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    largest: float,
+    units: np.ndarray,
+    columns: int,
+) -> None:
+    """Squares for the weights of some units, and apart from them for the biases.
+
+    Args:
+        axes: the band's place.
+        weights: (outputs, units).
+        bias: (outputs, 1).
+        largest: the size that fills a cell.
+        units: the numbers of the hidden units, from 0.
+        columns: cells in a row.
+    """
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(len(weights) - 0.5, -0.5), facecolor="#f2f2f2")
+    axes.add_collection(squares(weights, np.arange(len(units)), largest))
+    axes.add_collection(squares(bias, np.array([columns - 1]), largest))
+    step = -(-columns // 8)
     axes.set_xticks([*range(0, len(units), step), columns - 1])
     axes.set_xticklabels([*(str(unit + 1) for unit in units[::step]), "b2"])
-    axes.set_yticks(range(rows))
-    names = class_names[-1:] if rows == 1 else class_names
-    axes.set_yticklabels([shortened(names[k], 12) for k in outputs])
-    axes.set_xlabel("hidden unit", size=11)
     axes.tick_params(length=0)
-    return figure
 
 
 def squares(values: np.ndarray, columns: np.ndarray, largest: float) -> PolyCollection:

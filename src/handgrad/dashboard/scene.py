@@ -1,4 +1,4 @@
-"""What the pictures of one moment of the training are drawn from."""
+"""What the pictures of one moment of the training show."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ MOST_BYTES = 32 * 2**20  # of the inputs that are shown
 MOST_ROWS = 10_000
 
 
-class Moment(NamedTuple):
+class Scene(NamedTuple):
     """The network at one update, and what it makes of the examples that are shown."""
 
     params: Parameters
@@ -54,11 +54,16 @@ def classes_of(outputs: Tensor) -> np.ndarray:
     return chosen.long().cpu().numpy()
 
 
-def capture(network: TwoLayerNetwork, data: ExampleData) -> Moment:
+def capture(network: TwoLayerNetwork, data: ExampleData, gradient: Tensor | None) -> Scene:
     """The present moment; the training notices nothing of it.
 
     The examples are those of the validation part, where there is one, spread evenly where they are
     too many.
+
+    Args:
+        network: that trains.
+        data: that it trains on.
+        gradient: dW1 of the newest update.
     """
     of = "val" if len(data.parts["val"]) else "train"
     part = data.parts[of]
@@ -70,9 +75,9 @@ def capture(network: TwoLayerNetwork, data: ExampleData) -> Moment:
         gradients = backward(params, activations, inputs, targets, dz2=network.cost.dz2)
         norms = example_norms(activations, gradients, inputs).whole
     assert data.scaling is not None, "data that train are scaled"
-    return Moment(
+    return Scene(
         params=params,
-        gradient=network.W1.grad,
+        gradient=gradient,
         of={"val": "validation", "train": "training"}[of],
         examples=data.examples,
         scaling=data.scaling,
