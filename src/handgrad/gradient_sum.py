@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn import Parameter
 
 from handgrad.backprop import Gradients
@@ -62,8 +63,9 @@ class GradientSum:
             parameter.grad = view.to(parameter.dtype)
 
 
-def write(parameters: Iterable[Parameter], gradients: Gradients) -> None:
+def write(parameters: Iterable[Tensor], gradients: Gradients) -> None:
     """Make dW1, db1, dW2, db2 the `.grad` of W1, b1, W2, b2, in their dtype."""
     _, dW2, db2, _, dW1, db1 = gradients
     for parameter, gradient in zip(parameters, (dW1, db1, dW2, db2), strict=True):
-        parameter.grad = gradient.to(parameter.dtype)
+        same = gradient.dtype == parameter.dtype
+        parameter.grad = gradient if same else gradient.to(parameter.dtype)

@@ -162,6 +162,7 @@ class TwoLayerNetwork(L.LightningModule):
 
     @override
     def on_train_start(self) -> None:
+        self.moved = self.params  # looked up once: a module's attributes are slow
         self.sum = GradientSum(self.trained, self.ordered_sums or 1)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:  # of 16-mixed
@@ -175,22 +176,25 @@ class TwoLayerNetwork(L.LightningModule):
         """Make all updates of a block."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
+        make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
+        seen = None
         for update in block.updates:
-            if optimizers.needs_closure(optimizer):
-                self.step_with_closure(optimizer, block, update)
-            else:
-                self.differentiate(block, update, self.window)
-                self.step(optimizer)
+            seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
+        self.last_seen = seen
         self.count_updates(len(block.updates))
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
 
-    def differentiate(self, block: Block, update: Update, *tallies: Tally) -> None:
-        """Write the gradient over all examples of an update, on all devices, to `.grad`."""
-        assert self.backward_pass is not None, "training needs a rule"
-        self.last_seen = None
+    def differentiate(self, block: Block, update: Update, *tallies: Tally) -> Seen | None:
+        """Write the gradient over all examples of an update, on all devices, to `.grad`.
+
+        Returns:
+            The last piece's activations and gradients; None where this device's share is empty.
+        """
+        backward_pass, params, seen = self.backward_pass, self.moved, None
+        assert backward_pass is not None, "training needs a rule"
         ordered = self.ordered_sums is not None
         alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value
@@ -200,45 +204,54 @@ class TwoLayerNetwork(L.LightningModule):
             X, Y = block.inputs[piece], block.targets[piece]
             if ordered:  # where a tensor begins in memory can change the rounding of its products
                 X, Y = X.clone(), Y.clone()
-            activations = self.forward_pass(self.params, X)
-            gradients = self.backward_pass(self.params, activations, X, Y)
+            activations = self.forward_pass(params, X)
+            gradients = backward_pass(params, activations, X, Y)
             for tally in tallies:
                 tally.add(activations, Y)
             if alone:
-                write(self.trained, gradients)
+                write(params, gradients)
             else:
                 self.sum.add(gradients, len(X), place)
-            self.last_seen = Seen(activations, gradients, X, scale)
+            seen = Seen(activations, gradients, X, scale)
         if not alone:
             self.sum.write_mean(update.examples)
+        return seen
 
     def clip(self) -> None:
         """Bound the norm of the whole gradient."""
         optimizers.clip(self.trained, self.clip_norm)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the optimizer take its step; of scaled gradients only where none overflowed."""
-        if self.loss_scale is None:
+    def step(self, optimizer: torch.optim.Optimizer, block: Block, update: Update) -> Seen | None:
+        """Make one update; of scaled gradients only where none overflowed.
+
+        Returns:
+            What it went through, for the checks; None where there is nothing to judge.
+        """
+        seen = self.differentiate(block, update, self.window)
+        if self.loss_scale is not None:
+            return seen if self.loss_scale.step(optimizer, self.clip) else None
+        if self.clip_norm is not None:
             self.clip()
-            optimizer.step()
-        elif not self.loss_scale.step(optimizer, self.clip):
-            self.last_seen = None
+        optimizer.step()
+        return seen
 
     def step_with_closure(
         self, optimizer: torch.optim.Optimizer, block: Block, update: Update
-    ) -> None:
+    ) -> Seen | None:
         """Make one update with an optimizer that evaluates cost and gradient several times."""
         before_the_update = [self.window]
+        seen: list[Seen | None] = []
 
         @torch.no_grad()
         def evaluate() -> float:
             tally = Tally(self.cost, self.window.multilabel)
-            self.differentiate(block, update, tally, *before_the_update)
+            seen.append(self.differentiate(block, update, tally, *before_the_update))
             self.clip()
             before_the_update.clear()
             return tally.read(self.device).cost
 
         optimizer.step(evaluate)  # pyright: ignore[reportArgumentType] - torch's LBFGS takes floats
+        return seen[-1]
 
     def count_updates(self, updates: int) -> None:
         """Tell Lightning of updates that did not go through its wrapper of the optimizer."""
