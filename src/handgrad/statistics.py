@@ -81,11 +81,11 @@ def example_norms(activations: Activations, gradients: Gradients, X: Tensor) -> 
     """
     dz2, A1 = row_norms(gradients.dz2), row_norms(activations.A1)  # (m,), (m,)
     dz1, x = row_norms(gradients.dz1), row_norms(X)  # (m,), (m,)
-    whole = torch.sqrt(dz2**2 * (A1**2 + 1) + dz1**2 * (x**2 + 1))  # (m,)
-    return ExampleNorms(W1=dz1 * x, b1=dz1, W2=dz2 * A1, b2=dz2, whole=whole)
+    parts = (dz1 * x, dz1, dz2 * A1, dz2)  # of W1, b1, W2, b2
+    return ExampleNorms(*parts, whole=torch.linalg.vector_norm(torch.stack(parts), dim=0))
 
 
-def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
+def noise_scale(each: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
     """The simple gradient noise scale tr(Sigma) / |G|^2 from one batch, by unbiased estimates.
 
     Both estimates are those of S. McCandlish, J. Kaplan, D. Amodei, An empirical model of
@@ -93,7 +93,7 @@ def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
     several batches average noise and signal, then divide: a mean of ratios is biased.
 
     Args:
-        norms: |g_i| of each example, (m,): `example_norms(...).whole`, or one parameter's.
+        each: |g_i| of each example, (m,): `example_norms(...).whole`, or one parameter's.
         gradient: their mean g: dW1, db1, dW2, db2, or one parameter's.
 
     Returns:
@@ -101,8 +101,8 @@ def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
         is infinite. With one example there is no scatter to be seen, and all three are NaN. Where
         every gradient is 0 the scale is NaN.
     """
-    m = len(norms)
-    mean_square = wide(norms).square().mean()
+    m = len(each)
+    mean_square = wide(each).square().mean()
     square_of_mean = whole_norm(gradient) ** 2
     noise = (mean_square - square_of_mean) * bessel(m)
     signal = square_of_mean - noise / m
@@ -181,7 +181,7 @@ def gradient_variances(activations: Activations, gradients: Gradients, X: Tensor
     )
     return Parameters(
         *(
-            (square - wide(mean).square()).clamp(min=0) * bessel(m)
+            square.sub_(wide(mean).square()).clamp_(min=0).mul_(bessel(m))
             for square, mean in zip(second_moments, means(gradients), strict=True)
         )
     )
@@ -204,7 +204,7 @@ def signal_to_noise(gradients: Gradients, variances: Parameters) -> Parameters:
     m = len(gradients.dz2)
     return Parameters(
         *(
-            ratio(wide(mean).abs(), (variance / m).sqrt())
+            ratio(wide(mean).abs(), (variance / m).sqrt_())
             for mean, variance in zip(means(gradients), variances, strict=True)
         )
     )
@@ -263,10 +263,8 @@ def update_to_weight(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[
     Returns:
         A scalar for each; 0 where nothing moved, infinite where zeros did.
     """
-    return [
-        ratio(torch.linalg.vector_norm(wide(new) - wide(old)), torch.linalg.vector_norm(wide(old)))
-        for old, new in zip(before, after, strict=True)
-    ]
+    updates = [wide(new) - wide(old) for old, new in zip(before, after, strict=True)]
+    return list(ratio(torch.stack(norms(updates)), torch.stack(norms(before))))
 
 
 def angle(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -297,7 +295,7 @@ def means(gradients: Gradients) -> Parameters:
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 or wider: squares of half precision keep no digits to subtract."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def row_norms(rows: Tensor) -> Tensor:
@@ -307,15 +305,19 @@ def row_norms(rows: Tensor) -> Tensor:
 
 def whole_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The norm of several tensors taken as one vector, a scalar."""
-    norms = [torch.linalg.vector_norm(wide(tensor)) for tensor in tensors]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    return torch.linalg.vector_norm(torch.stack(norms(tensors)))
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The norm of each tensor, scalars."""
+    return [torch.linalg.vector_norm(wide(tensor)) for tensor in tensors]
 
 
 def bessel(m: int) -> float:
-    """The factor m / (m - 1) by which a variance about the mean of a sample is too small; NaN for one."""
+    """Bessel's m / (m - 1), by which a variance about a sample's own mean is small; NaN for one."""
     return m / (m - 1) if m > 1 else math.nan
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:
     """The ratio part / whole, and 0 where the part is 0."""
-    return torch.where(part == 0, 0, part / whole)
+    return (part / whole).masked_fill_(part == 0, 0)
