@@ -54,7 +54,7 @@ LAYERS = {
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "saved.py", "record.py", "quiet.py"),
             *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "figures.py"),
-            "tables.py",
+            *("tables.py", "spreadsheet.py"),
         ),
         frozenset({"package", "equations", "rules", "data", "module", "processes", "program"}),
         set(),
