@@ -111,11 +111,9 @@ def noise_scale(each: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
 
 
 def noise_scale_error(products: Tensor) -> Tensor:
-    """The standard error of `noise_scale(...).scale`: each example left out once (jackknife).
+    """The standard error of `noise_scale(...).scale`, from leaving each example out.
 
-    The residual noise_(i) - scale * signal_(i) of the ratio is taken, which stays finite where a
-    signal_(i) crosses zero. B. Efron, C. Stein, The jackknife estimate of variance (1981), Annals
-    of Statistics 9(3), p. 586: it errs, if at all, on the large side.
+    It means something where the batch sees the signal; `noise_scale_interval` holds everywhere.
 
     Args:
         products: inner products of the examples' gradients, (m, m), from `gradient_products`.
@@ -123,17 +121,55 @@ def noise_scale_error(products: Tensor) -> Tensor:
     Returns:
         A scalar; infinite where the scale is, NaN with fewer than three examples.
     """
-    m, total = len(products), products.sum()
-    squares, rows = products.diagonal(), products.sum(dim=1)  # (m,), (m,)
-    between = total - squares.sum()  # over all pairs of two examples
-    signal = between / (m * (m - 1)) if m > 1 else total * math.nan
-    scale = (squares.mean() - signal) / signal
-    # The same two estimates without example i; with m of 2 they are 0 / 0.
-    signals = (between - 2 * (rows - squares)) / max(m - 1, 0) / (m - 2 or math.nan)  # (m,)
+    (noise, signal), covariance = leave_one_out(products)
+    scale = noise / signal
+    variance = covariance[0, 0] - 2 * scale * covariance[0, 1] + scale**2 * covariance[1, 1]
+    return torch.where(signal < 0, math.inf, variance.clamp(min=0).sqrt() / signal)
+
+
+def noise_scale_interval(products: Tensor, errors: float = 2.0) -> tuple[Tensor, Tensor]:
+    """All noise scales that agree with this batch: |noise - scale * signal| within its own error.
+
+    A ratio has no symmetric error where its denominator may be 0: this is E. Fieller's interval,
+    Some problems in interval estimation (1954), Journal of the Royal Statistical Society B 16(2).
+
+    Args:
+        products: inner products of the examples' gradients, (m, m), from `gradient_products`.
+        errors: how many standard errors agree; 2 for about 95%.
+
+    Returns:
+        The smallest and the largest, scalars. The largest is infinite where the batch does not
+        see the signal. NaN with fewer than three examples.
+    """
+    (noise, signal), covariance = leave_one_out(products)
+    covariance = errors**2 * covariance
+    # (noise - scale signal)^2 = its variance: c - 2 b scale + a scale^2 = 0
+    a = signal**2 - covariance[1, 1]
+    b = noise * signal - covariance[0, 1]
+    c = noise**2 - covariance[0, 0]
+    sum_ = b + (b**2 - a * c).clamp(min=0).sqrt()
+    smallest = torch.where(c < 0, 0, c / sum_).clamp(min=0)
+    largest = torch.where(signal < covariance[1, 1].sqrt(), math.inf, sum_ / a)
+    return smallest, largest
+
+
+def leave_one_out(products: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise and signal, (2,), and the covariance (2, 2) of these estimates, by the jackknife.
+
+    B. Efron, C. Stein, The jackknife estimate of variance (1981), Annals of Statistics 9(3),
+    p. 586: it errs, if at all, on the large side.
+    """
+    m, squares = len(products), products.diagonal()  # (m,)
+    between = products.sum() - squares.sum()  # over all pairs of two examples
+    signal = between / (m * (m - 1) or math.nan)
+    # The same without example i, at each i.
+    rest = between - 2 * (products.sum(dim=1) - squares)  # (m,)
+    signals = rest / ((m - 1) * (m - 2) or math.nan)  # (m,)
     noises = (squares.sum() - squares) / (m - 1 or math.nan) - signals  # (m,)
-    residuals = noises - scale * signals  # (m,)
-    error = ((m - 1) * residuals.var(correction=0)).sqrt() / signal
-    return torch.where(signal < 0, math.inf, error)
+    left = torch.stack([noises, signals])  # (2, m)
+    left = left - left.mean(dim=1, keepdim=True)
+    covariance = left @ left.T * (m - 1) / m  # (2, 2); torch.cov would wait for the device
+    return torch.stack([squares.mean() - signal, signal]), covariance
 
 
 def gradient_products(activations: Activations, gradients: Gradients, X: Tensor) -> Tensor:
