@@ -236,6 +236,7 @@ COMBINATIONS = [
     (["task=predict"], ["task=predict", "ckpt_path=a"]),
     (["task=test"], ["task=test", "ckpt_path=a"]),
     (["task=export"], ["task=export", "ckpt_path=a"]),
+    (["task=examples"], ["task=examples", "ckpt_path=a"]),
     (
         ["data.validation=0.5", "data.test=0.5"],
         ["data.validation=0.5", "data.test=0.4"],

@@ -94,7 +94,7 @@ def check_combinations(config: dict[str, Any]) -> None:
             "to train on"
         )
     check_exactness(config)
-    if config["task"] in ("test", "predict", "export") and not config["ckpt_path"]:
+    if config["task"] in ("test", "predict", "export", "examples") and not config["ckpt_path"]:
         raise BadInput(f"task={config['task']} needs ckpt_path: a checkpoint or a run's folder")
     if config["task"] == "benchmark":
         check_plain(config)

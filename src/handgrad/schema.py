@@ -26,7 +26,7 @@ class Node(BaseModel):
 class Main(Node):
     """The keys at the top."""
 
-    task: Literal["train", "check", "test", "predict", "export", "benchmark"]
+    task: Literal["train", "check", "test", "predict", "export", "examples", "benchmark"]
     cost: Literal["cross_entropy", "quadratic"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     reproducible: Literal["bitwise"] | None
