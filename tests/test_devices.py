@@ -40,6 +40,18 @@ MORE_VARIANTS = {
     "passes": ["data.passes_per_epoch=2", "optimizer.accumulate=3"],
     "early_stopping": ["callbacks.early_stopping.patience=1", "optimizer.lr=3"],
 }
+BITWISE = {
+    f"bitwise_{name}": ["reproducible=bitwise", "trainer.precision=32-true", *overrides]
+    for name, overrides in {
+        "sgd": [],
+        "adam_accumulate": ["optimizer=adam", "optimizer.accumulate=3"],
+        "clipped_microbatch": [
+            "optimizer=momentum",
+            "optimizer.clip_norm=0.05",
+            "data.microbatch=5",
+        ],
+    }.items()
+}
 EXAMPLES = {97: 151, 101: 157, 997: 1557}  # for training: with the other parts
 COMMON = (
     *("data=npz", "trainer.max_epochs=3", "trainer.precision=64-true", "model.hidden=5"),
@@ -62,10 +74,12 @@ class Case(NamedTuple):
 
 QUICK = [Case(101, 32, variant) for variant in VARIANTS]
 QUICK += [Case(997, 32, "accumulate_3"), Case(97, 32, "sgd"), Case(997, "full", "clipping")]
+QUICK += [Case(997, 32, variant) for variant in BITWISE] + [Case(997, "full", "bitwise_sgd")]
 # L-BFGS amplifies rounding: on ONE device, the same batches summed in other pieces change its
 # weights by 6e-12 (full batch, 97 examples: its line search divides differences of costs) and, on
 # batches of 32, by 3e-12 (97) to 0.6 (997). So the full batch is compared, with a wider bound.
-BOUND = {"lbfgs": 1e-10}
+# The bitwise variants train in float32: their weights are compared exactly, their costs within it.
+BOUND = {"lbfgs": 1e-10, **dict.fromkeys(BITWISE, 1e-6)}
 REST = [
     case
     for each in product(EXAMPLES, (32, "full"), (*VARIANTS, *MORE_VARIANTS))
@@ -85,7 +99,7 @@ Outcomes = dict[tuple[Case, int], Outcome]
 
 @cache  # composing takes a third of a second
 def config_of(variant: str) -> dict[str, Any]:
-    return composed(*COMMON, *{**VARIANTS, **MORE_VARIANTS}[variant])
+    return composed(*COMMON, *{**VARIANTS, **MORE_VARIANTS, **BITWISE}[variant])
 
 
 def job(case: Case, devices: int, folder: Path) -> Job:
@@ -128,6 +142,8 @@ def rest(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 
 def check_same_training(outcomes: Outcomes, case: Case, devices: int) -> None:
     alone, together = outcomes[case, 1], outcomes[case, devices]
+    if case.variant in BITWISE:
+        assert all(map(torch.equal, alone.weights[0], together.weights[0]))
     reference = torch.cat([each.flatten() for each in alone.weights[0]])
     first = torch.cat([each.flatten() for each in together.weights[0]])
     assert (first - reference).norm() <= BOUND.get(case.variant, 1e-12) * reference.norm()

@@ -12,6 +12,7 @@ from handgrad import backprop, optimizers
 from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
+from handgrad.loss_scale import LossScale
 from handgrad.rules import Rule
 from handgrad.tally import Sums, Tally
 
@@ -23,6 +24,7 @@ class Update(Protocol):
     """The examples of one update: this device's pieces, and how many there are on all devices."""
 
     pieces: tuple[slice, ...]
+    places: tuple[int, ...]
     examples: int
 
 
@@ -40,6 +42,7 @@ class Seen(NamedTuple):
     activations: Activations
     gradients: Gradients
     X: Tensor
+    scale: float  # of the gradients; 1 but for 16-mixed
 
 
 class TwoLayerNetwork(L.LightningModule):
@@ -66,6 +69,8 @@ class TwoLayerNetwork(L.LightningModule):
         scheduler_monitor: the metric given to a scheduler that steps with the validation.
         weight_decay: on the weights, not on the biases; None where the optimizer has none.
         clip_norm: bound on the norm of the whole gradient.
+        ordered_sums: partial sums of an update that are added in their order, so that devices
+            make no difference to the last bit; None where the order is free.
         compile: whether forward and the rule go through torch.compile.
     """
 
@@ -87,6 +92,7 @@ class TwoLayerNetwork(L.LightningModule):
         scheduler_monitor: str | None = None,
         weight_decay: float | None = None,
         clip_norm: float | None = None,
+        ordered_sums: int | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -112,7 +118,9 @@ class TwoLayerNetwork(L.LightningModule):
         )
         self.W1, self.b1, self.W2, self.b2 = (torch.nn.Parameter(tensor) for tensor in start)
         self.cost = COSTS[cost]
+        self.bind_rule = rule
         self.rule = None if rule is None else rule(self.cost)
+        self.loss_scale: LossScale | None = None
         self.forward_pass: Callable[[Parameters, Tensor], Activations] = backprop.forward
         self.backward_pass = self.rule
         if compile:
@@ -120,7 +128,7 @@ class TwoLayerNetwork(L.LightningModule):
             self.backward_pass = None if self.rule is None else torch.compile(self.rule)
         self.optimizer, self.weight_decay, self.clip_norm = optimizer, weight_decay, clip_norm
         self.scheduler, self.scheduler_interval = scheduler, scheduler_interval
-        self.scheduler_monitor = scheduler_monitor
+        self.scheduler_monitor, self.ordered_sums = scheduler_monitor, ordered_sums
         self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
         self.epoch = Sums()
         self.last_seen: Seen | None = None  # of the newest update, for the check
@@ -154,7 +162,12 @@ class TwoLayerNetwork(L.LightningModule):
 
     @override
     def on_train_start(self) -> None:
-        self.sum = GradientSum(self.trained)
+        self.sum = GradientSum(self.trained, self.ordered_sums or 1)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:  # of 16-mixed
+            assert self.bind_rule is not None, "training needs a rule"
+            self.loss_scale = LossScale(scaler)
+            self.backward_pass = self.bind_rule(self.loss_scale.scaled(self.cost))
 
     @override
     @torch.no_grad()
@@ -167,7 +180,7 @@ class TwoLayerNetwork(L.LightningModule):
                 self.step_with_closure(optimizer, block, update)
             else:
                 self.differentiate(block, update, self.window)
-                optimizer.step()
+                self.step(optimizer)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
         self.count_updates(len(block.updates))
@@ -178,11 +191,15 @@ class TwoLayerNetwork(L.LightningModule):
         """Write the gradient over all examples of an update, on all devices, to `.grad`."""
         assert self.backward_pass is not None, "training needs a rule"
         self.last_seen = None
-        alone = len(update.pieces) == 1 and self.trainer.world_size == 1
+        ordered = self.ordered_sums is not None
+        alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
         if not alone:
             self.sum.clear()
-        for piece in update.pieces:
+        for piece, place in zip(update.pieces, update.places, strict=True):
             X, Y = block.inputs[piece], block.targets[piece]
+            if ordered:  # where a tensor begins in memory can change the rounding of its products
+                X, Y = X.clone(), Y.clone()
             activations = self.forward_pass(self.params, X)
             gradients = self.backward_pass(self.params, activations, X, Y)
             for tally in tallies:
@@ -190,11 +207,22 @@ class TwoLayerNetwork(L.LightningModule):
             if alone:
                 write(self.trained, gradients)
             else:
-                self.sum.add(gradients, len(X))
-            self.last_seen = Seen(activations, gradients, X)
+                self.sum.add(gradients, len(X), place)
+            self.last_seen = Seen(activations, gradients, X, scale)
         if not alone:
             self.sum.write_mean(update.examples)
+
+    def clip(self) -> None:
+        """Bound the norm of the whole gradient."""
         optimizers.clip(self.trained, self.clip_norm)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer take its step; of scaled gradients only where none overflowed."""
+        if self.loss_scale is None:
+            self.clip()
+            optimizer.step()
+        elif not self.loss_scale.step(optimizer, self.clip):
+            self.last_seen = None
 
     def step_with_closure(
         self, optimizer: torch.optim.Optimizer, block: Block, update: Update
@@ -206,6 +234,7 @@ class TwoLayerNetwork(L.LightningModule):
         def evaluate() -> float:
             tally = Tally(self.cost, self.window.multilabel)
             self.differentiate(block, update, tally, *before_the_update)
+            self.clip()
             before_the_update.clear()
             return tally.read(self.device).cost
 

@@ -29,6 +29,7 @@ class Main(Node):
     task: Literal["train", "check", "test", "predict", "export", "benchmark"]
     cost: Literal["cross_entropy", "quadratic"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    reproducible: Literal["bitwise"] | None
     ckpt_path: str | None
 
 
@@ -200,7 +201,7 @@ class Trainer(Node):
     num_nodes: Positive
     strategy: Literal["auto", "ddp"]
     timeout: PositiveFloat
-    precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed"]
+    precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"]
     max_epochs: Positive | Literal[-1]
     min_epochs: Positive | None
     max_steps: Positive | Literal[-1]

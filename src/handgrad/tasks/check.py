@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
@@ -47,7 +46,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     print_report(report, title, evidence)
     draw(config, folder, params, X, Y, network.cost)
     if config["check"]["precision"]:
-        report_losses(config, folder, params, X, Y, network.cost)
+        report_losses(config, folder, network, X, Y)
     record.write_json(folder / "metrics.json", {"check/wrong": wrong})
     if wrong and config["check"]["on_failure"] == "stop":
         raise WrongGradient(wrong, "task=check")
@@ -114,12 +113,12 @@ def draw(
 
 
 def report_losses(
-    config: dict[str, Any], folder: Path, params: Parameters, X: Tensor, Y: Tensor, cost: Cost
+    config: dict[str, Any], folder: Path, network: TwoLayerNetwork, X: Tensor, Y: Tensor
 ) -> None:
     """What formats of fewer bits lose: on the terminal, in TensorBoard, and as precision.csv."""
     device = build.trainer(config, folder, extra=[]).strategy.root_device
-    rule = instantiate(config["backward"], _partial_=True)
-    losses = precision.measure(rule, params, X, Y, cost, device)
+    assert network.bind_rule is not None, "the configuration names a rule"
+    losses = precision.measure(network.bind_rule, network.params, X, Y, network.cost, device)
     print_losses(losses, f"Each line against float64, {len(X)} examples, on {device}")
     table = pd.DataFrame(losses)
     table.to_csv(folder / "precision.csv", index=False)

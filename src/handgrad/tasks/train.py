@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the data, the rule, the device or the checkpoint are not what they must be.
     """
     quiet_lightning()
+    if config["reproducible"] == "bitwise":
+        torch.set_num_threads(1)  # the rounding of a product can depend on their number
     data = build.data(config)
     with build.bad_input():
         data.read()
