@@ -187,3 +187,32 @@ def test_the_cases_reach_the_corners(quick: Outcomes) -> None:
     assert updates["101-32-sgd"] == 3 * 4
     assert updates["101-32-accumulate_3"] == 3 * 2  # the last window is one batch of 5
     assert updates["997-full-clipping"] == 3
+
+
+def test_a_wrong_gradient_on_one_device_stops_all_devices(tmp_path: Path) -> None:
+    several.write_examples(tmp_path / "101.npz", EXAMPLES[101])
+    variants = {
+        "right": ["check.at_start=true"],
+        "planted": ["check.at_start=true", "backward=mistake", "backward.mistake=no_sprime"],
+        "on_one": ["backward=custom", "backward.function=faults.is_wrong"],
+    }
+    jobs = {}
+    for name, overrides in variants.items():
+        config = composed(*COMMON, "check.checksum_every_n_updates=4", *overrides)
+        config["data"] |= {"path": f"{tmp_path / '101.npz'}", "batch_size": 32}
+        config["trainer"] |= {"devices": 2, "log_every_n_steps": 4}
+        validate(config)
+        (tmp_path / name).mkdir()
+        jobs[name] = Job(config, [], tmp_path / name)
+    several.run_on(2, list(jobs.values()), tmp_path)
+    errors = {
+        name: [path.read_text() for path in sorted(job.folder.glob("device*.error"))]
+        for name, job in jobs.items()
+    }
+    assert errors == {
+        "right": [],
+        "planted": 2 * ["the gradient is wrong in dz1 (on the first batch)"],
+        "on_one": 2 * ["the gradient is wrong in dW2 (checksum, after update 8)"],
+    }
+    metrics = json.loads((jobs["on_one"].folder / "metrics.json").read_text())
+    assert metrics == {"check/wrong": ["dW2"]}

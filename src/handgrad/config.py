@@ -96,6 +96,8 @@ def check_combinations(config: dict[str, Any]) -> None:
     check_exactness(config)
     if config["task"] in ("test", "predict", "export", "examples") and not config["ckpt_path"]:
         raise BadInput(f"task={config['task']} needs ckpt_path: a checkpoint or a run's folder")
+    if config["check"]["precision"] and config["task"] != "check":
+        raise BadInput("check.precision=all is a report of its own: it needs task=check")
     if config["task"] == "benchmark":
         check_plain(config)
 

@@ -277,6 +277,7 @@ class Check(Node):
     on_failure: Literal["stop", "warn"]
     checksum_every_n_updates: Positive | None
     audit_every_n_updates: Positive | None
+    precision: Literal["all"] | None
 
 
 class Benchmark(Node):

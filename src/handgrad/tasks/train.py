@@ -13,7 +13,7 @@ from handgrad import build, record, saved
 from handgrad.checkpoints import ConfigInCheckpoint
 from handgrad.data.module import ExampleData
 from handgrad.drift import DriftCheck
-from handgrad.live_check import LiveCheck
+from handgrad.live_check import live_check
 from handgrad.module import TwoLayerNetwork
 from handgrad.quiet import quiet_lightning
 
@@ -34,7 +34,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     checkpoint = saved.find(config["ckpt_path"], folder) if config["ckpt_path"] else None
     if checkpoint:
         saved.check_resumable(checkpoint, config, network)
-    check = LiveCheck(**config["check"])
+    check = live_check(**config["check"])
     callbacks = [
         ConfigInCheckpoint(config),
         check,
