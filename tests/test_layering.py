@@ -64,9 +64,9 @@ LAYERS = {
         frozenset(
             {"package", "equations", "rules", "data", "module", "dashboard", "processes", "program"}
         ),
-        ),
-        frozenset(
-            {"package", "equations", "rules", "data", "module", "dashboard", "processes", "program"}
+        set(),
+    ),
+}
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
