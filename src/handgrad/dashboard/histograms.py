@@ -1,0 +1,47 @@
+"""Histograms of what the equations hold, counted on the device in 64 bins."""
+
+import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from torch.utils.tensorboard.summary import histogram_raw
+
+from handgrad import statistics
+from handgrad.dashboard.sections import HISTOGRAMS
+from handgrad.module import TwoLayerNetwork
+
+BINS = 64
+
+
+@torch.no_grad()
+def histograms(network: TwoLayerNetwork) -> Summary:
+    """Parameters, gradients and activations of the newest update; what is not finite is left out."""
+    seen = network.last_seen
+    assert seen is not None, "an update was made"
+    groups = {
+        "parameters": network.params._asdict(),
+        "gradients": seen.gradients._asdict(),
+        "activations": seen.activations._asdict(),
+    }
+    values = []
+    for group, names in HISTOGRAMS.items():
+        for name in names:
+            tensor = groups[group][name]
+            if tensor is not None and (drawn := histogram(f"{group}/{name}", tensor)):
+                values += drawn.value
+    return Summary(value=values)
+
+
+def histogram(tag: str, tensor: Tensor) -> Summary | None:
+    """One histogram; None where a value is not finite."""
+    tensor = statistics.wide(tensor.detach())
+    low, high = tensor.aminmax()
+    ends = torch.stack([low, high, tensor.sum(), tensor.square().sum()])
+    lowest, highest, total, squares = ends.tolist()
+    if not ends.isfinite().all():
+        return None
+    if lowest == highest:
+        lowest, highest = lowest - 0.5, highest + 0.5  # as torch.histc does
+    counts = torch.histc(tensor, BINS, lowest, highest).tolist()
+    width = (highest - lowest) / BINS
+    limits = [lowest + width * (number + 1) for number in range(BINS)]
+    return histogram_raw(tag, lowest, highest, tensor.numel(), total, squares, limits, counts)
