@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.testing import assert_close
@@ -182,6 +183,79 @@ def test_the_scales_error_is_that_of_leaving_each_example_out(cost: Cost) -> Non
     assert_close(error, variance.sqrt() / whole.signal)
 
 
+def test_the_interval_holds_the_scales_within_two_errors_of_the_batch() -> None:
+    s = step((40, 5, 4, 3), backprop.cross_entropy)
+    products = statistics.gradient_products(s.activations, s.gradients, s.X)
+    (noise, signal), covariance = statistics.leave_one_out(products)
+    for end in statistics.noise_scale_interval(products):
+        residual = torch.stack([torch.ones(()), -end]).double()
+        error = (residual @ covariance @ residual).sqrt()
+        assert_close((noise - end * signal).abs(), 2 * error)
+
+
+def test_the_interval_of_a_signal_that_is_not_seen_has_no_end() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(30, 8, generator=generator, dtype=torch.float64)
+    unseen, opposed = rows - rows.mean(dim=0), torch.stack([rows[0], -rows[0], rows[1], -rows[1]])
+    for pictured in (unseen, opposed):
+        smallest, largest = statistics.noise_scale_interval(pictured @ pictured.T)
+        assert 0 <= smallest < math.inf
+        assert largest == math.inf
+
+
+class Measured(NamedTuple):
+    """What 1,000 batches of 64 digits say, each by itself and all together."""
+
+    each: Tensor  # scale, its error, the interval's two ends, (1000, 4)
+    together: Tensor
+
+
+@pytest.fixture(scope="module", params=[0, 100], ids=["untrained", "trained"])
+def measured(request: pytest.FixtureRequest) -> Measured:
+    pictures, labels = load_digits(return_X_y=True)
+    X = torch.tensor(pictures) / 16
+    Y = torch.nn.functional.one_hot(torch.tensor(labels), 10).double()
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(30, 64), (30,), (10, 30), (10,)]
+    params = Parameters(
+        *(torch.randn(n, generator=generator).double() / n[-1] ** 0.5 for n in shapes)
+    )
+
+    def draw() -> tuple[Activations, Gradients, Tensor]:
+        index = torch.randint(len(X), (64,), generator=generator)
+        activations = backprop.forward(params, X[index])
+        gradients = backprop.backward(params, activations, X[index], Y[index])
+        return activations, gradients, X[index]
+
+    for _ in range(request.param):
+        backprop.descend([*params], list(statistics.means(draw()[1])), 0.5)
+    found, estimates = [], []
+    for _ in range(1000):
+        batch = draw()
+        norms = statistics.example_norms(*batch).whole
+        estimates.append(statistics.noise_scale(norms, statistics.means(batch[1])))
+        products = statistics.gradient_products(*batch)
+        error = statistics.noise_scale_error(products)
+        ends = statistics.noise_scale_interval(products)
+        found.append(torch.stack([estimates[-1].scale, error, *ends]))
+    noise = torch.stack([estimate.noise for estimate in estimates]).mean()
+    signal = torch.stack([estimate.signal for estimate in estimates]).mean()
+    return Measured(torch.stack(found), noise / signal)
+
+
+def test_single_batches_agree_within_their_error_with_a_thousand(measured: Measured) -> None:
+    scale, error, smallest, largest = measured.each.T
+    together = measured.together
+    agree = ((smallest <= together) & (together <= largest)).double().mean()
+    assert 0.93 <= agree <= 0.99  # two errors: 95% if they were normal
+    if largest.isfinite().all():  # each batch sees its signal: the symmetric error holds too
+        agree = ((scale - together).abs() <= 2 * error).double().mean()
+        assert 0.93 <= agree <= 0.98
+        assert 0.95 <= error.mean() / scale.std() <= 1.25  # the jackknife's side is the large one
+    else:
+        assert (smallest > together / 20).double().mean() > 0.9  # and still it says something
+
+
 # Where the error goes.
 
 
@@ -268,6 +342,7 @@ def test_one_example_has_norms_but_no_noise(cost: Cost) -> None:
     products = statistics.gradient_products(s.activations, s.gradients, s.X)
     assert statistics.noise_scale_error(products).isnan()
     assert statistics.noise_scale_error(torch.eye(2) + 0.5).isnan()
+    assert all(end.isnan() for end in statistics.noise_scale_interval(products))
     variances = statistics.gradient_variances(s.activations, s.gradients, s.X)
     assert all(variance.isnan().all() for variance in variances)
     assert all(each.isnan().all() for each in statistics.signal_to_noise(s.gradients, variances))
@@ -318,6 +393,7 @@ def everything(s: Step) -> None:
     norms, products, variances = (function(A, G, s.X) for function in PER_EXAMPLE)
     statistics.noise_scale(norms.whole, of(s))
     statistics.noise_scale_error(products)
+    statistics.noise_scale_interval(products)
     statistics.signal_to_noise(G, variances)
     statistics.vanishing(s.params, G)
     statistics.saturation(A.A1)

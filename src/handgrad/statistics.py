@@ -81,11 +81,11 @@ def example_norms(activations: Activations, gradients: Gradients, X: Tensor) -> 
     """
     dz2, A1 = row_norms(gradients.dz2), row_norms(activations.A1)  # (m,), (m,)
     dz1, x = row_norms(gradients.dz1), row_norms(X)  # (m,), (m,)
-    whole = torch.sqrt(dz2**2 * (A1**2 + 1) + dz1**2 * (x**2 + 1))  # (m,)
-    return ExampleNorms(W1=dz1 * x, b1=dz1, W2=dz2 * A1, b2=dz2, whole=whole)
+    parts = (dz1 * x, dz1, dz2 * A1, dz2)  # of W1, b1, W2, b2
+    return ExampleNorms(*parts, whole=torch.linalg.vector_norm(torch.stack(parts), dim=0))
 
 
-def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
+def noise_scale(each: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
     """The simple gradient noise scale tr(Sigma) / |G|^2 from one batch, by unbiased estimates.
 
     Both estimates are those of S. McCandlish, J. Kaplan, D. Amodei, An empirical model of
@@ -93,7 +93,7 @@ def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
     several batches average noise and signal, then divide: a mean of ratios is biased.
 
     Args:
-        norms: |g_i| of each example, (m,): `example_norms(...).whole`, or one parameter's.
+        each: |g_i| of each example, (m,): `example_norms(...).whole`, or one parameter's.
         gradient: their mean g: dW1, db1, dW2, db2, or one parameter's.
 
     Returns:
@@ -101,8 +101,8 @@ def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
         is infinite. With one example there is no scatter to be seen, and all three are NaN. Where
         every gradient is 0 the scale is NaN.
     """
-    m = len(norms)
-    mean_square = wide(norms).square().mean()
+    m = len(each)
+    mean_square = wide(each).square().mean()
     square_of_mean = whole_norm(gradient) ** 2
     noise = (mean_square - square_of_mean) * bessel(m)
     signal = square_of_mean - noise / m
@@ -111,11 +111,9 @@ def noise_scale(norms: Tensor, gradient: Sequence[Tensor]) -> NoiseScale:
 
 
 def noise_scale_error(products: Tensor) -> Tensor:
-    """The standard error of `noise_scale(...).scale`: each example left out once (jackknife).
+    """The standard error of `noise_scale(...).scale`, from leaving each example out.
 
-    The residual noise_(i) - scale * signal_(i) of the ratio is taken, which stays finite where a
-    signal_(i) crosses zero. B. Efron, C. Stein, The jackknife estimate of variance (1981), Annals
-    of Statistics 9(3), p. 586: it errs, if at all, on the large side.
+    It means something where the batch sees the signal; `noise_scale_interval` holds everywhere.
 
     Args:
         products: inner products of the examples' gradients, (m, m), from `gradient_products`.
@@ -123,17 +121,55 @@ def noise_scale_error(products: Tensor) -> Tensor:
     Returns:
         A scalar; infinite where the scale is, NaN with fewer than three examples.
     """
-    m, total = len(products), products.sum()
-    squares, rows = products.diagonal(), products.sum(dim=1)  # (m,), (m,)
-    between = total - squares.sum()  # over all pairs of two examples
-    signal = between / (m * (m - 1)) if m > 1 else total * math.nan
-    scale = (squares.mean() - signal) / signal
-    # The same two estimates without example i; with m of 2 they are 0 / 0.
-    signals = (between - 2 * (rows - squares)) / max(m - 1, 0) / (m - 2 or math.nan)  # (m,)
+    (noise, signal), covariance = leave_one_out(products)
+    scale = noise / signal
+    variance = covariance[0, 0] - 2 * scale * covariance[0, 1] + scale**2 * covariance[1, 1]
+    return torch.where(signal < 0, math.inf, variance.clamp(min=0).sqrt() / signal)
+
+
+def noise_scale_interval(products: Tensor, errors: float = 2.0) -> tuple[Tensor, Tensor]:
+    """All noise scales that agree with this batch: |noise - scale * signal| within its own error.
+
+    A ratio has no symmetric error where its denominator may be 0: this is E. Fieller's interval,
+    Some problems in interval estimation (1954), Journal of the Royal Statistical Society B 16(2).
+
+    Args:
+        products: inner products of the examples' gradients, (m, m), from `gradient_products`.
+        errors: how many standard errors agree; 2 for about 95%.
+
+    Returns:
+        The smallest and the largest, scalars. The largest is infinite where the batch does not
+        see the signal. NaN with fewer than three examples.
+    """
+    (noise, signal), covariance = leave_one_out(products)
+    covariance = errors**2 * covariance
+    # (noise - scale signal)^2 = its variance: c - 2 b scale + a scale^2 = 0
+    a = signal**2 - covariance[1, 1]
+    b = noise * signal - covariance[0, 1]
+    c = noise**2 - covariance[0, 0]
+    sum_ = b + (b**2 - a * c).clamp(min=0).sqrt()
+    smallest = torch.where(c < 0, 0, c / sum_).clamp(min=0)
+    largest = torch.where(signal < covariance[1, 1].sqrt(), math.inf, sum_ / a)
+    return smallest, largest
+
+
+def leave_one_out(products: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise and signal, (2,), and the covariance (2, 2) of these estimates, by the jackknife.
+
+    B. Efron, C. Stein, The jackknife estimate of variance (1981), Annals of Statistics 9(3),
+    p. 586: it errs, if at all, on the large side.
+    """
+    m, squares = len(products), products.diagonal()  # (m,)
+    between = products.sum() - squares.sum()  # over all pairs of two examples
+    signal = between / (m * (m - 1) or math.nan)
+    # The same without example i, at each i.
+    rest = between - 2 * (products.sum(dim=1) - squares)  # (m,)
+    signals = rest / ((m - 1) * (m - 2) or math.nan)  # (m,)
     noises = (squares.sum() - squares) / (m - 1 or math.nan) - signals  # (m,)
-    residuals = noises - scale * signals  # (m,)
-    error = ((m - 1) * residuals.var(correction=0)).sqrt() / signal
-    return torch.where(signal < 0, math.inf, error)
+    left = torch.stack([noises, signals])  # (2, m)
+    left = left - left.mean(dim=1, keepdim=True)
+    covariance = left @ left.T * (m - 1) / m  # (2, 2); torch.cov would wait for the device
+    return torch.stack([squares.mean() - signal, signal]), covariance
 
 
 def gradient_products(activations: Activations, gradients: Gradients, X: Tensor) -> Tensor:
@@ -181,7 +217,7 @@ def gradient_variances(activations: Activations, gradients: Gradients, X: Tensor
     )
     return Parameters(
         *(
-            (square - wide(mean).square()).clamp(min=0) * bessel(m)
+            square.sub_(wide(mean).square()).clamp_(min=0).mul_(bessel(m))
             for square, mean in zip(second_moments, means(gradients), strict=True)
         )
     )
@@ -204,7 +240,7 @@ def signal_to_noise(gradients: Gradients, variances: Parameters) -> Parameters:
     m = len(gradients.dz2)
     return Parameters(
         *(
-            ratio(wide(mean).abs(), (variance / m).sqrt())
+            ratio(wide(mean).abs(), (variance / m).sqrt_())
             for mean, variance in zip(means(gradients), variances, strict=True)
         )
     )
@@ -263,10 +299,8 @@ def update_to_weight(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[
     Returns:
         A scalar for each; 0 where nothing moved, infinite where zeros did.
     """
-    return [
-        ratio(torch.linalg.vector_norm(wide(new) - wide(old)), torch.linalg.vector_norm(wide(old)))
-        for old, new in zip(before, after, strict=True)
-    ]
+    updates = [wide(new) - wide(old) for old, new in zip(before, after, strict=True)]
+    return list(ratio(torch.stack(norms(updates)), torch.stack(norms(before))))
 
 
 def angle(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -297,7 +331,7 @@ def means(gradients: Gradients) -> Parameters:
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 or wider: squares of half precision keep no digits to subtract."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def row_norms(rows: Tensor) -> Tensor:
@@ -307,15 +341,19 @@ def row_norms(rows: Tensor) -> Tensor:
 
 def whole_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The norm of several tensors taken as one vector, a scalar."""
-    norms = [torch.linalg.vector_norm(wide(tensor)) for tensor in tensors]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    return torch.linalg.vector_norm(torch.stack(norms(tensors)))
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The norm of each tensor, scalars."""
+    return [torch.linalg.vector_norm(wide(tensor)) for tensor in tensors]
 
 
 def bessel(m: int) -> float:
-    """The factor m / (m - 1) by which a variance about the mean of a sample is too small; NaN for one."""
+    """Bessel's m / (m - 1), by which a variance about a sample's own mean is small; NaN for one."""
     return m / (m - 1) if m > 1 else math.nan
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:
     """The ratio part / whole, and 0 where the part is 0."""
-    return torch.where(part == 0, 0, part / whole)
+    return (part / whole).masked_fill_(part == 0, 0)
