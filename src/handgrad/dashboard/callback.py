@@ -7,20 +7,18 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.text.summary_v2 import text_pb
+from torch.utils.tensorboard.summary import custom_scalars, text
 from typing_extensions import override
 
-from handgrad.backprop import Parameters
+from handgrad.backprop import Gradients, Parameters
 from handgrad.dashboard import equations, hparams, precision_recall
 from handgrad.dashboard.allowance import allowances
 from handgrad.dashboard.event_log import EventLog
 from handgrad.dashboard.histograms import histograms
 from handgrad.dashboard.layout import layout
 from handgrad.dashboard.report import Facts, report
-from handgrad.dashboard.scalars import Moment, Scalars
-from handgrad.module import TwoLayerNetwork
+from handgrad.dashboard.scalars import Scalars, Watched
+from handgrad.module import Seen, TwoLayerNetwork
 
 
 def until_watched(done: int, every: int) -> int:
@@ -87,12 +85,12 @@ class Dashboard(Callback):
         for log in self.logs:
             if step:
                 log.forget_after(step)
-            log.write(layout(self.tier), step)
+            log.write(custom_scalars(layout(self.tier)), step)
             log.write(hparams.columns(), step)
             log.write(hparams.began(hyperparameters, str(self.folder)), step)
-            log.write(text_pb("about/equations", equations.table(cost, sizes)), step)
-            log.write(text_pb("about/config", fenced(self.config)), step)
-            log.write_event(Event(graph_def=equations.graph(cost, sizes).SerializeToString()))
+            log.write(text("about/equations", equations.table(cost, sizes)), step)
+            log.write(text("about/config", fenced(self.config)), step)
+            log.write_graph(equations.graph(cost, sizes))
 
     @override
     def on_train_batch_start(
@@ -102,10 +100,10 @@ class Dashboard(Callback):
         self.before = None
         number = trainer.global_step + 1
         due = number == 1 or number % trainer.log_every_n_steps == 0  # pyright: ignore - set late
-        if due and trainer.is_global_zero and len(batch.updates) == 1:
-            if self.allowances["scalars"].affords():
-                with self.allowances["scalars"].spending():
-                    self.before = copied(pl_module)
+        if not due or not trainer.is_global_zero or len(batch.updates) > 1:
+            return
+        if self.allowances["scalars"].affords():
+            self.before = copied(pl_module)
 
     @override
     def on_train_batch_end(
@@ -122,25 +120,30 @@ class Dashboard(Callback):
             return
         with self.allowances["scalars"].spending():
             update = batch.updates[0]
-            figures = self.scalars.of(
-                Moment(
-                    self.before,
-                    pl_module.params,
-                    seen,
-                    batch.targets[update.pieces[-1]],
-                    [each.grad for each in pl_module.trained if each.grad is not None],
-                    update.examples,
-                    trainer.optimizers[0].param_groups[0]["lr"],
-                    pl_module.cost,
-                )
+            watched = Watched(
+                before=self.before,
+                after=pl_module.params,
+                activations=seen.activations,
+                gradients=unscaled(seen),
+                inputs=seen.X,
+                targets=batch.targets[update.pieces[-1]],
+                step_gradient=[each.grad for each in pl_module.trained if each.grad is not None],
+                examples=update.examples,
+                learning_rate=trainer.optimizers[0].param_groups[0]["lr"],
+                cost=pl_module.cost,
             )
-            figures |= self.pace(trainer, update.examples)
-            for tag, figure in figures.items():
-                self.points.setdefault(tag, []).append(figure)
-            for logger in trainer.loggers:
-                logger.log_metrics(figures, step=trainer.global_step)
+            self.publish(trainer, self.scalars.of(watched) | self.pace(trainer, update.examples))
         if trainer.global_step == 1:
             self.draw_histograms(trainer, pl_module)
+
+    def publish(self, trainer: L.Trainer, figures: dict[str, float]) -> None:
+        """Give figures to all loggers, and keep them for the report."""
+        for tag, figure in figures.items():
+            self.points.setdefault(tag, []).append(figure)
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)
+        for log in self.logs:
+            log.experiment.flush()  # so that the time of writing is counted, and seen at once
 
     def pace(self, trainer: L.Trainer, examples: int) -> dict[str, float]:
         """How fast the training goes, and what looking costs."""
@@ -160,7 +163,8 @@ class Dashboard(Callback):
         allowance = self.allowances["histograms"]
         if self.logs and network.last_seen is not None and allowance.affords():
             with allowance.spending():
-                drawn = histograms(network)
+                seen = network.last_seen
+                drawn = histograms(network.params, seen.activations, unscaled(seen))
                 for log in self.logs:
                     log.write(drawn, trainer.global_step)
 
@@ -197,10 +201,10 @@ class Dashboard(Callback):
             updates: made in all.
         """
         batch = min(self.plan.batch_size, self.plan.examples) * self.plan.accumulate
-        text = report(self.folder.name, Facts(figures, self.points, self.checked, batch))
-        (self.folder / "report.md").write_text(text)
+        said = report(self.folder.name, Facts(figures, self.points, self.checked, batch))
+        (self.folder / "report.md").write_text(said)
         for log in self.logs:
-            log.write(text_pb("about/report", text), updates)
+            log.write(text("about/report", said), updates)
         if not self.failed:
             self.end(updates)
 
@@ -214,6 +218,13 @@ class Dashboard(Callback):
 def copied(network: TwoLayerNetwork) -> Parameters:
     """The parameters as they are now."""
     return Parameters(*(each.detach().clone() for each in network.params))
+
+
+def unscaled(seen: Seen) -> Gradients:
+    """The gradients without the loss scale of 16-mixed."""
+    if seen.scale == 1:
+        return seen.gradients
+    return Gradients(*(None if g is None else g / seen.scale for g in seen.gradients))  # pyright: ignore
 
 
 def fenced(text: str) -> str:

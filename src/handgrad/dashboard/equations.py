@@ -1,5 +1,8 @@
 """The equations as text and as a graph, read off the page that is the source of the training."""
 
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
 import re
 from typing import NamedTuple
 

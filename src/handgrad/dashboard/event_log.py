@@ -1,11 +1,15 @@
 """Lightning's TensorBoard logger, whose charts carry their equations."""
 
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
 from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
 from typing_extensions import override
 
@@ -49,7 +53,12 @@ class EventLog(TensorBoardLogger):
         self.experiment._get_file_writer().add_summary(summary, step)
 
     @rank_zero_only
+    def write_graph(self, graph: GraphDef) -> None:
+        """Write what the graph tab shows."""
+        self.experiment._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
+
+    @rank_zero_only
     def forget_after(self, step: int) -> None:
-        """Make TensorBoard forget what an interrupted run wrote after the update it resumes from."""
+        """Make TensorBoard forget what the run wrote after the update that it resumes from."""
         start = SessionLog(status=SessionLog.START)
         self.experiment._get_file_writer().add_event(Event(session_log=start), step + 1)

@@ -1,26 +1,27 @@
 """Histograms of what the equations hold, counted on the device in 64 bins."""
 
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
 import torch
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard.summary import histogram_raw
 
 from handgrad import statistics
+from handgrad.backprop import Activations, Gradients, Parameters
 from handgrad.dashboard.sections import HISTOGRAMS
-from handgrad.module import TwoLayerNetwork
 
 BINS = 64
 
 
 @torch.no_grad()
-def histograms(network: TwoLayerNetwork) -> Summary:
-    """Parameters, gradients and activations of the newest update; what is not finite is left out."""
-    seen = network.last_seen
-    assert seen is not None, "an update was made"
+def histograms(params: Parameters, activations: Activations, gradients: Gradients) -> Summary:
+    """Parameters, gradients and activations; what is not finite is left out."""
     groups = {
-        "parameters": network.params._asdict(),
-        "gradients": seen.gradients._asdict(),
-        "activations": seen.activations._asdict(),
+        "parameters": params._asdict(),
+        "gradients": gradients._asdict(),
+        "activations": activations._asdict(),
     }
     values = []
     for group, names in HISTOGRAMS.items():

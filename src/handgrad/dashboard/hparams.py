@@ -5,6 +5,9 @@ lacks a key (plain descent has no momentum) leaves its cell empty. The metrics a
 no point is written for the table's sake.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary

@@ -1,39 +1,33 @@
-"""The custom-scalars tab: the charts of each section under its title, bands where there are three.
-
-One layout for all tiers, so that runs of different tiers lie in one chart.
-"""
+"""The custom-scalars tab: the charts of each section under its title, bands where there are three."""
 
 import re
-
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.custom_scalar.summary import pb
+from typing import Any
 
 from handgrad.dashboard.sections import SECTIONS, Chart, shown
 
-
-def layout(tier: str) -> Summary:
-    """What a tier shows, as TensorBoard's custom-scalars plugin takes it."""
-    categories = []
-    for section in SECTIONS:
-        charts = [each for each in map(lambda c: only(c, tier), section.charts) if each.quantities]
-        categories.append(layout_pb2.Category(title=section.title, chart=map(drawn, charts)))
-    return pb(layout_pb2.Layout(category=categories))
+Series = list[Any]  # of TensorBoard: "Multiline" with patterns, or "Margin" with three tags
 
 
-def only(chart: Chart, tier: str) -> Chart:
+def layout(tier: str) -> dict[str, dict[str, Series]]:
+    """What a tier shows, by section and chart, as `SummaryWriter.add_custom_scalars` takes it."""
+    return {
+        section.title: {
+            chart.title: series(only)
+            for chart in section.charts
+            if (only := for_tier(chart, tier)).quantities
+        }
+        for section in SECTIONS
+    }
+
+
+def for_tier(chart: Chart, tier: str) -> Chart:
     """The chart with what a tier shows."""
     return chart._replace(quantities=tuple(q for q in chart.quantities if shown(q, tier)))
 
 
-def drawn(chart: Chart) -> layout_pb2.Chart:
-    """A chart as the plugin takes it."""
+def series(chart: Chart) -> Series:
+    """The curves of a chart."""
     tags = [tag for quantity in chart.quantities for tag in quantity.tags]
     if chart.band:
-        middle, lower, upper = tags
-        series = layout_pb2.MarginChartContent.Series(value=middle, lower=lower, upper=upper)
-        return layout_pb2.Chart(
-            title=chart.title, margin=layout_pb2.MarginChartContent(series=[series])
-        )
-    lines = layout_pb2.MultilineChartContent(tag=[f"^{re.escape(tag)}$" for tag in tags])
-    return layout_pb2.Chart(title=chart.title, multiline=lines)
+        return ["Margin", tags]  # the middle, the lower and the upper one
+    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]

@@ -1,9 +1,12 @@
 """A precision-recall curve for each output, one against the rest, over the validation part."""
 
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
 import torch
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.pr_curve.summary import pb
 from torch import Tensor
+from torch.utils.tensorboard.summary import pr_curve
 
 EXAMPLES = 10_000  # of the part at most
 THRESHOLDS = 127
@@ -22,12 +25,7 @@ def curves(answers: Tensor, targets: Tensor, names: tuple[str, ...]) -> Summary:
     right, said = (targets > 0.5).cpu().numpy(), answers.to("cpu", torch.float32).numpy()
     values = []
     for number, name in enumerate(names):
-        drawn = pb(
-            f"precision_recall/{name}",
-            labels=right[:, number],
-            predictions=said[:, number],
-            num_thresholds=THRESHOLDS,
-            description=f"Precision against recall of {name} against the rest, validation part.",
-        )
+        tag = f"precision_recall/{name}"
+        drawn = pr_curve(tag, right[:, number], said[:, number], THRESHOLDS)
         values += drawn.value
     return Summary(value=values)

@@ -82,7 +82,7 @@ def shrinks(facts: Facts) -> str:
         return "Unknown: the rule gives no dz1, or the run ended too early."
     said = f"On its way to the hidden layer the error is multiplied by {weights:.2g} in `W2^T` "
     said += f"(`backward/kept_by_W2`) and by {slope:.2g} in the sigmoid's slope "
-    said += f"(`backward/kept_by_slope`, at most {STEEPEST}): {weights * slope:.2g} of it arrives. "
+    said += f"(`backward/kept_by_slope`, at most {STEEPEST}); by {weights * slope:.2g} in all. "
     if weights < slope:
         return said + "**Most is lost in the weights**: those of W2 are small."
     if slope < STEEPEST / 2:

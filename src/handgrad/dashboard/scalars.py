@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from handgrad import curvature, statistics
-from handgrad.backprop import Cost, Parameters, forward
+from handgrad.backprop import Activations, Cost, Gradients, Parameters, forward
 from handgrad.dashboard.sections import PARAMETERS, TIERS
-from handgrad.module import Seen
 
 MEMORY = 0.9  # weight of what was known of the noise before, at each new point
 POWER_STEPS = 10  # of the search for the largest eigenvalue, which starts from the one before
@@ -17,21 +16,23 @@ KNOWN = 2.0  # standard errors beyond which a sign is known
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-class Moment(NamedTuple):
-    """One update, from before its step to after it."""
+class Watched(NamedTuple):
+    """One update, from before its step to after it; of its examples this device's last piece."""
 
     before: Parameters
     after: Parameters
-    seen: Seen
-    targets: Tensor  # of what was seen
-    gradient: list[Tensor]  # dW1, db1, dW2, db2 as the optimizer got them
+    activations: Activations
+    gradients: Gradients
+    inputs: Tensor
+    targets: Tensor
+    step_gradient: list[Tensor]  # dW1, db1, dW2, db2 as the optimizer got them
     examples: int  # of the update, on all devices
     learning_rate: float
     cost: Cost
 
 
 class Scalars:
-    """The tier's quantities of a moment, as finite numbers by tag.
+    """The tier's quantities of an update, as finite numbers by tag.
 
     Args:
         tier: "lite", "full" or "deep".
@@ -45,27 +46,27 @@ class Scalars:
         self.direction: Parameters | None = None
 
     @torch.no_grad()
-    def of(self, moment: Moment) -> dict[str, float]:
-        """All quantities of a moment; what is not finite is left out."""
-        tensors = {**self.step(moment), **self.health(moment), **self.norms(moment)}
-        if moment.seen.gradients.dz1 is not None:  # a rule of four gradients gives none
-            tensors |= {**self.backward_pass(moment), **self.noise_terms(moment)}
+    def of(self, update: Watched) -> dict[str, float]:
+        """All quantities of an update; what is not finite is left out."""
+        tensors = {**self.step(update), **self.health(update), **self.norms(update)}
+        if update.gradients.dz1 is not None:  # a rule of four gradients gives none
+            tensors |= {**self.backward_pass(update), **self.noise_terms(update)}
         if self.tier >= TIERS.index("full"):
-            tensors |= self.more(moment)
+            tensors |= self.more(update)
         if self.tier >= TIERS.index("deep"):
-            tensors |= self.curvature(moment)
+            tensors |= self.curvature(update)
         values = torch.stack([tensor.detach().float() for tensor in tensors.values()]).tolist()
         figures = self.running(dict(zip(tensors, values, strict=True)))
         figures |= {
-            "step/learning_rate": moment.learning_rate,
-            "noise/log10_batch_size": float(moment.examples),
+            "step/learning_rate": update.learning_rate,
+            "noise/log10_batch_size": float(update.examples),
             "cost/chance": figures.pop("cost/chance"),
         }
         return finite(figures)
 
-    def backward_pass(self, moment: Moment) -> dict[str, Tensor]:
+    def backward_pass(self, update: Watched) -> dict[str, Tensor]:
         """Where the error shrinks on its way back."""
-        chain = statistics.vanishing(moment.before, moment.seen.gradients)
+        chain = statistics.vanishing(update.before, update.gradients)
         return {
             "backward/log10_dz2": chain.dz2,
             "backward/log10_W2T_dz2": chain.W2T_dz2,
@@ -74,34 +75,34 @@ class Scalars:
             "backward/kept_by_slope": chain.kept_by_slope,
         }
 
-    def norms(self, moment: Moment) -> dict[str, Tensor]:
+    def norms(self, update: Watched) -> dict[str, Tensor]:
         """The norms of the gradients, and the cost of not knowing."""
         names = (f"backward/log10_norm_d{name}" for name in PARAMETERS)
-        norms = [torch.linalg.vector_norm(statistics.wide(each)) for each in moment.gradient]
-        half = torch.full_like(moment.targets, 0.5)
-        unknowing = moment.seen.activations._replace(z2=torch.zeros_like(half), A2=half)
+        norms = [torch.linalg.vector_norm(statistics.wide(each)) for each in update.step_gradient]
+        half = torch.full_like(update.targets, 0.5)
+        unknowing = update.activations._replace(z2=torch.zeros_like(half), A2=half)
         return {
             **dict(zip(names, norms, strict=True)),
-            "cost/chance": moment.cost.value(unknowing, moment.targets),
+            "cost/chance": update.cost.value(unknowing, update.targets),
         }
 
-    def noise_terms(self, moment: Moment) -> dict[str, Tensor]:
+    def noise_terms(self, update: Watched) -> dict[str, Tensor]:
         """How the gradients of the examples scatter."""
-        gradients = moment.seen.gradients
-        norms = statistics.example_norms(*moment.seen).whole
+        gradients = update.gradients
+        norms = statistics.example_norms(update.activations, update.gradients, update.inputs).whole
         noise, signal, _ = statistics.noise_scale(norms, statistics.means(gradients))
         bands = quantiles(norms, "noise/example_norm")
         return {"noise": noise, "signal": signal, **bands}
 
-    def step(self, moment: Moment) -> dict[str, Tensor]:
+    def step(self, update: Watched) -> dict[str, Tensor]:
         """How far the step went."""
-        ratios = statistics.update_to_weight(moment.before, moment.after)
+        ratios = statistics.update_to_weight(update.before, update.after)
         names = (f"step/log10_update_to_weight_{name}" for name in PARAMETERS)
         return dict(zip(names, ratios, strict=True))
 
-    def health(self, moment: Moment) -> dict[str, Tensor]:
+    def health(self, update: Watched) -> dict[str, Tensor]:
         """How many sigmoids still let an error through."""
-        activations = moment.seen.activations
+        activations = update.activations
         hidden = statistics.saturation(activations.A1)
         return {
             "health/saturated_hidden": hidden.share,
@@ -110,41 +111,43 @@ class Scalars:
             **quantiles(hidden.slope, "health/slope"),
         }
 
-    def more(self, moment: Moment) -> dict[str, Tensor]:
+    def more(self, update: Watched) -> dict[str, Tensor]:
         """What the full tier adds."""
-        travelled = statistics.update_to_weight(self.start, moment.after)
+        travelled = statistics.update_to_weight(self.start, update.after)
         found = {
             "step/distance_from_start_W1": travelled[0],
             "step/distance_from_start_W2": travelled[2],
         }
         if self.previous is not None:
-            found["step/angle_to_previous"] = statistics.angle(self.previous, moment.gradient)
-        self.previous = [each.clone() for each in moment.gradient]
-        if moment.seen.gradients.dz1 is not None:
-            variances = statistics.gradient_variances(*moment.seen)
-            ratios = statistics.signal_to_noise(moment.seen.gradients, variances)
+            found["step/angle_to_previous"] = statistics.angle(self.previous, update.step_gradient)
+        self.previous = [each.clone() for each in update.step_gradient]
+        if update.gradients.dz1 is not None:
+            variances = statistics.gradient_variances(
+                update.activations, update.gradients, update.inputs
+            )
+            ratios = statistics.signal_to_noise(update.gradients, variances)
             for name, ratio in zip(PARAMETERS, ratios, strict=True):
                 found[f"noise/known_signs_{name}"] = (ratio > KNOWN).float().mean()
         return found
 
-    def curvature(self, moment: Moment) -> dict[str, Tensor]:
+    def curvature(self, update: Watched) -> dict[str, Tensor]:
         """What the deep tier adds: how curved the cost is where the step ended."""
-        params = Parameters(*(statistics.wide(each) for each in moment.after))
-        inputs, targets = statistics.wide(moment.seen.X), statistics.wide(moment.targets)
+        params = Parameters(*(statistics.wide(each) for each in update.after))
+        inputs, targets = statistics.wide(update.inputs), statistics.wide(update.targets)
         activations = forward(params, inputs)
-        hessian = curvature.hessian(params, activations, inputs, targets, cost=moment.cost)
+        hessian = curvature.hessian(params, activations, inputs, targets, cost=update.cost)
         if self.direction is None:
             self.direction = Parameters(*(torch.randn_like(each) for each in params))
         top = curvature.largest_eigenvalue(hessian, self.direction, POWER_STEPS)
         self.direction = top.vector
-        diagonal = curvature.gauss_newton_diagonal(params, activations, inputs, cost=moment.cost)
+        diagonal = curvature.gauss_newton_diagonal(params, activations, inputs, cost=update.cost)
         traces = {
             f"step/log10_gauss_newton_{name}": part.sum()
             for name, part in zip(PARAMETERS, diagonal, strict=True)
         }
         return {
             "step/log10_curvature": top.value,
-            "step/rate_times_curvature": top.value * moment.learning_rate,
+            "step/rate_times_curvature": top.value * update.learning_rate,
             "step/stable_below": torch.full_like(top.value, 2.0),
             **traces,
         }

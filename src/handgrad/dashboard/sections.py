@@ -130,7 +130,7 @@ SECTIONS = (
                 ),
             ),
         ),
-        pinned=("backward/kept_by_W2", "backward/kept_by_slope"),
+        pinned=("backward/kept_by_slope",),
     ),
     Section(
         "3 The noise: is the batch big enough?",
@@ -165,7 +165,7 @@ SECTIONS = (
                 ),
             ),
         ),
-        pinned=("noise/log10_scale", "noise/log10_batch_size"),
+        pinned=("noise/log10_scale",),
     ),
     Section(
         "4 The step: is it right?",
@@ -270,7 +270,7 @@ SECTIONS = (
         "6 The check: is the gradient right?",
         (
             Chart(
-                "checksum (log10, wrong above 0)",
+                "residual over tolerance (log10, wrong above 0)",
                 (
                     Quantity(
                         "check/checksum_{}",
@@ -278,11 +278,6 @@ SECTIONS = (
                         "what rounding explains, log10. Above 0 the line is wrong.",
                         names=("dW2", "db2", "dW1", "db1"),
                     ),
-                ),
-            ),
-            Chart(
-                "audit (log10, wrong above 0)",
-                (
                     Quantity(
                         "check/audit_{}",
                         "The line against the derivative of that one operation: residual over "
