@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # Of the tier's share. The rest is for what no clock sees: the hooks, and shorter blocks of updates.
-PARTS = {"scalars": 0.5, "histograms": 0.15, "pictures": 0.15}
+PARTS = {"scalars": 0.6, "histograms": 0.1, "pictures": 0.15}
 
 
 class Allowance:

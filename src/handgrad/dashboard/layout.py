@@ -1,4 +1,4 @@
-"""The custom-scalars tab: the charts of each section under its title, bands where there are three."""
+"""The custom-scalars tab: each section's charts under its title, with bands of quantiles."""
 
 import re
 from typing import Any

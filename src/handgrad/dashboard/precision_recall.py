@@ -10,10 +10,11 @@ from torch.utils.tensorboard.summary import pr_curve
 
 EXAMPLES = 10_000  # of the part at most
 THRESHOLDS = 127
+OUTPUTS = 20  # at most
 
 
 def curves(answers: Tensor, targets: Tensor, names: tuple[str, ...]) -> Summary:
-    """The curves of all outputs.
+    """The curves of the outputs.
 
     Args:
         answers: probabilities, (m, outputs).
@@ -24,7 +25,7 @@ def curves(answers: Tensor, targets: Tensor, names: tuple[str, ...]) -> Summary:
         names = names[-1:]
     right, said = (targets > 0.5).cpu().numpy(), answers.to("cpu", torch.float32).numpy()
     values = []
-    for number, name in enumerate(names):
+    for number, name in enumerate(names[:OUTPUTS]):
         tag = f"precision_recall/{name}"
         drawn = pr_curve(tag, right[:, number], said[:, number], THRESHOLDS)
         values += drawn.value

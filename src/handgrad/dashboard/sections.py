@@ -348,7 +348,12 @@ def quantities() -> list[Quantity]:
     return [each for part in SECTIONS for chart in part.charts for each in chart.quantities]
 
 
-DESCRIPTIONS = {tag: each.description for each in quantities() for tag in each.tags}
+TOTALS = {
+    "run/updates": "Updates made in all.",
+    "run/fit_seconds": "Seconds of wall time from the first update to the last, with everything.",
+    "run/devices": "Devices that trained together.",
+}
+DESCRIPTIONS = {tag: each.description for each in quantities() for tag in each.tags} | TOTALS
 
 
 def pinned(tier: str) -> list[str]:
