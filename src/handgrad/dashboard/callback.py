@@ -81,7 +81,8 @@ class Dashboard(Callback):
             "n_y": network.W2.shape[0],
         }
         cost = network.hparams["cost"]
-        hyperparameters = {**self.hyperparameters, "data.batch_size": batch}
+        resolved = {"data.batch_size": batch, "trainer.devices": trainer.world_size}
+        hyperparameters = {**self.hyperparameters, **resolved}
         for log in self.logs:
             if step:
                 log.forget_after(step)
