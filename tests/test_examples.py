@@ -1,7 +1,6 @@
 """task=examples: the examples by their gradients, and what it is for: labels that are wrong."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,28 +44,26 @@ def test_wrong_labels_have_the_largest_gradients(train: Train, tmp_path: Path, s
         assert len(known & first) >= 0.95 * len(known)
 
 
-@pytest.fixture
-def iris(train: Train) -> Any:
-    ran = train("data=iris", "model.hidden=5", "trainer.max_epochs=2", "logger=none")
+@pytest.mark.parametrize("cost", ["cross_entropy", "quadratic"])
+def test_the_rows_are_those_of_the_network(train: Train, cost: str) -> None:
+    of = ["data=iris", "model.hidden=5", f"cost={cost}", "backward=feedback_alignment"]
+    ran = train(*of, "trainer.max_epochs=2", "logger=none")
     assert ran.code == 0, ran.err
-    return ran
-
-
-def test_the_rows_are_those_of_the_network(train: Train, iris: Any) -> None:
-    answer = train("task=examples", f"ckpt_path={iris.folder}")
+    answer = train("task=examples", f"ckpt_path={ran.folder}")
     assert answer.code == 0, answer.err
     table = pd.read_csv(answer.folder / "examples.csv")
     assert list(table.columns) == COLUMNS
     assert table["part"].value_counts().to_dict() == {"train": 96, "test": 30, "val": 24}
     assert table["gradient_norm"].is_monotonic_decreasing
-    path = iris.folder / "checkpoints" / "best.ckpt"
+    path = ran.folder / "checkpoints" / "best.ckpt"
     scaling = torch.load(path, weights_only=True)["ExampleData"]["scaling"]
     network = TwoLayerNetwork.load_from_checkpoint(path).double()
     X, target, names = all_of_iris()
     for _, row in table[::30].iterrows():
         x = torch.from_numpy((X[[row["row"]]] - scaling["offset"]) / scaling["divisor"])
         y = torch.eye(3, dtype=torch.float64)[target[[row["row"]]]]
-        J = backprop.cost(backprop.forward(network.params, x), y)
+        value = backprop.cost if cost == "cross_entropy" else backprop.quadratic_cost
+        J = value(backprop.forward(network.params, x), y)
         norms = [part.norm() for part in torch.autograd.grad(J, network.trained)]
         assert row["gradient_norm"] == pytest.approx(torch.stack(norms).norm().item(), rel=1e-5)
         answers = network(x)[0].detach()

@@ -133,8 +133,9 @@ def test_a_loss_scale_keeps_what_underflows_without_it() -> None:
         assert all(loss.underflows == 0 for loss in of(losses, name).values())
 
 
-def test_the_loss_scale_is_the_largest_that_does_not_overflow() -> None:
-    params, X, Y = point(shift=20.0, m=64)  # each dz2 is 1, and dz2.T @ A1 sums 64 of them
+@pytest.mark.parametrize("m", [64, 128])
+def test_the_loss_scale_is_the_largest_that_does_not_overflow(m: int) -> None:
+    params, X, Y = point(shift=20.0, m=m)  # each dz2 is 1, and dz2.T @ A1 sums m of them
     kept = of(measure(closed_form, params, X, Y, cross_entropy), "fp16-mixed-scaled")
     (scale,) = {loss.loss_scale for loss in kept.values()}
     sums = scale * torch.sigmoid(X @ params.W1.T).sum(dim=0).max()

@@ -74,7 +74,7 @@ class ExampleData(L.LightningDataModule):
         """
         self.examples = self.source.read(self.known)
         self.known = self.examples.known
-        self.indices = dict(
+        self.indices: dict[str, np.ndarray] = dict(
             zip(PARTS, split(self.examples, self.validation, self.test, self.seed), strict=True)
         )
         if self.scaling is None:
