@@ -44,6 +44,11 @@ LAYERS = {
     "module": Layer(
         ("module.py", "optimizers.py"), frozenset({"equations", "rules", "module"}), CONFIGURATION
     ),
+    "dashboard": Layer(
+        ("dashboard/*.py",),
+        frozenset({"equations", "rules", "module", "dashboard"}),
+        CONFIGURATION,
+    ),
     "processes": Layer(
         ("allocator.py", "errors.py", "ranks.py", "launch.py", "strategy.py"),
         frozenset({"processes"}),
@@ -56,7 +61,9 @@ LAYERS = {
             *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "figures.py"),
             *("tables.py", "spreadsheet.py"),
         ),
-        frozenset({"package", "equations", "rules", "data", "module", "processes", "program"}),
+        frozenset(
+            {"package", "equations", "rules", "data", "module", "dashboard", "processes", "program"}
+        ),
         set(),
     ),
 }

@@ -14,9 +14,12 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
 
 from handgrad import strategy
 from handgrad.checkpoints import BestCheckpoint, LastCheckpoint
+from handgrad.dashboard import hparams
+from handgrad.dashboard.callback import Dashboard, until_watched
 from handgrad.data.module import ExampleData
 from handgrad.errors import BadInput
 from handgrad.module import TwoLayerNetwork
@@ -172,6 +175,15 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
     return kept
 
 
+def dashboard(config: dict[str, Any], folder: Path) -> list[Dashboard]:
+    """What shows the training; nothing where it is off."""
+    tier, share = config["dashboard"]["tier"], config["dashboard"]["share"]
+    if tier == "off":
+        return []
+    text, found = OmegaConf.to_yaml(OmegaConf.create(config)), hparams.values(config)
+    return [Dashboard(tier, share, folder, text, found, checked=config["check"]["at_start"])]
+
+
 def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
     """How many updates may run until something else is due, as a function of the updates done."""
     if config["trainer"]["val_check_interval"] is not None:
@@ -185,6 +197,8 @@ def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
 
     def updates(done: int) -> int:
         due = [cadence - done % cadence for cadence in cadences if cadence]
+        if config["dashboard"]["tier"] != "off":
+            due.append(until_watched(done, cadences[0]))
         if trainer.max_steps > 0:
             due.append(trainer.max_steps - done)
         return max(1, min(due))

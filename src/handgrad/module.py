@@ -177,7 +177,7 @@ class TwoLayerNetwork(L.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
-        self.last_seen = None
+        seen = self.last_seen = None
         for update in block.updates:
             seen = None  # its memory serves the next update
             seen = make(optimizer, block, update)

@@ -280,6 +280,14 @@ class Check(Node):
     precision: Literal["all"] | None
 
 
+class Dashboard(Node):
+    """Keys of dashboard.* and their values."""
+
+    tier: Literal["off", "lite", "full", "deep"]
+    share: Fraction
+    save_png: bool
+
+
 class Benchmark(Node):
     """Keys of benchmark.* and their values."""
 
@@ -311,6 +319,7 @@ FIXED = {
     "callbacks": Callbacks,
     "logger": Loggers,
     "check": Check,
+    "dashboard": Dashboard,
     "benchmark": Benchmark,
 }
 BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
