@@ -1,5 +1,6 @@
 """From the validated configuration to objects: each class is made in one place, here."""
 
+import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from handgrad import strategy
 from handgrad.checkpoints import BestCheckpoint, LastCheckpoint
+from handgrad.curves import LearningCurves
 from handgrad.data.module import ExampleData
 from handgrad.errors import BadInput
 from handgrad.module import TwoLayerNetwork
@@ -63,7 +65,9 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
     optimizer.pop("accumulate")
     interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
     with bad_input():
-        rule = instantiate(config["backward"], _partial_=True)
+        made = instantiate(config["backward"], _partial_=True)
+        # Called through Hydra's own partial, a rule would pass Hydra's policy at every update.
+        rule = functools.partial(made.func, **made.keywords)
         return TwoLayerNetwork(
             examples.examples.X.shape[1],
             model["hidden"],
@@ -137,7 +141,21 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
                 "part; give data.validation, or watch cost/train or accuracy/train"
             )
         kept.append(EarlyStopping(**early))
-    return kept
+    return [*kept, *recorders(config, data, folder)]
+
+
+def recorders(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Callback]:
+    """What records the learning curves, if that is wanted.
+
+    Raises:
+        BadInput: if a part that is to be evaluated is empty.
+    """
+    curves = config["callbacks"]["curves"]
+    for part in curves["parts"]:
+        if not len(data.indices[part]):
+            raise BadInput(f"callbacks.curves.parts={curves['parts']}: the part {part} is empty")
+    wanted = curves["parts"] or curves["gradient"]
+    return [LearningCurves(folder / "curves.csv", **curves)] if wanted else []
 
 
 def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
