@@ -77,7 +77,7 @@ def penalty(optimizer: torch.optim.Optimizer) -> float:
     Nielsen, chapter 3, eq. 85; there lambda / n stands for the weight decay.
     """
     return sum(
-        0.5 * group["weight_decay"] * float(parameter.square().sum())
+        0.5 * group["weight_decay"] * float(parameter.detach().square().sum())
         for group in optimizer.param_groups
         if group.get("weight_decay")
         for parameter in group["params"]

@@ -17,7 +17,8 @@ from handgrad.benchmark.report import processor
 from handgrad.replay.values import is_share
 from handgrad.replay.verdict import Row
 
-COLUMNS = ("run", "figure", "published", "accepted", "ours", "median", "least", "most", "verdict")
+COLUMNS = ("run", "figure", "published", "accepted", "ours", "median of seeds (all)", "verdict")
+SPREAD = ("median", "least", "most")
 COLOURS = {"PASS": "[bold green]PASS[/]", "FAIL": "[bold red]FAIL[/]", "": "[dim]none[/]"}
 PHRASES = {"best_of_3": "best of {}", "mean": "mean of {}", "median": "median of {}"}
 
@@ -25,9 +26,10 @@ PHRASES = {"best_of_3": "best of {}", "mean": "mean of {}", "median": "median of
 def table(title: str, rows: list[Row]) -> Table:
     """The rows as a table for the terminal."""
     made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    made.pad_edge, made.collapse_padding = False, True
     for column in COLUMNS:
-        left = column in ("run", "figure", "accepted", "verdict")
-        made.add_column(column, justify="left" if left else "right")
+        name, number = column.removesuffix(" of seeds (all)"), column in ("published", "ours")
+        made.add_column(name, justify="right" if number else "left", no_wrap=number)
     for row in rows:
         made.add_row(*map(escape, cells(row)), COLOURS[row.verdict])
     return made
@@ -35,15 +37,22 @@ def table(title: str, rows: list[Row]) -> Table:
 
 def cells(row: Row) -> list[str]:
     """All columns but the verdict, as they are read."""
-    known, value = row.known or [math.nan], row.figure.value
-    numbers = (row.ours, row.median, min(known), max(known))
+    value = row.figure.value
+    median, least, most = (spelt(number, value) for number in spread(row))
     return [
         (row.figure.run or "") + (f" - {row.figure.minus}" if row.figure.minus else ""),
         f"{value}, {phrase(row)}",
         spelt(row.figure.published, value),
         accepted(row),
-        *(spelt(number, value) for number in numbers),
+        spelt(row.ours, value),
+        f"{median} ({least} to {most})" if row.known else "",
     ]
+
+
+def spread(row: Row) -> tuple[float, float, float]:
+    """The median, the least and the most over the seeds."""
+    known = row.known or [math.nan]
+    return row.median, min(known), max(known)
 
 
 def phrase(row: Row) -> str:
@@ -66,14 +75,21 @@ def spelt(number: float | None, value: str) -> str:
     return f"{number:.2f}%" if is_share(value) else f"{number:.4g}"
 
 
-def markdown(name: str, config: dict[str, Any], command: str, rows: list[Row]) -> str:
-    """The whole result as a page."""
+def markdown(name: str, config: dict[str, Any], overrides: list[str], rows: list[Row]) -> str:
+    """The whole result as a page; what only this machine has, its folders, is left out."""
     replay = config["replay"]
     lines = [f"# {name}", "", f"Source: {replay['source']}", ""]
     lines += [f"What differs: {replay['differs']}", ""] if replay["differs"] else []
     lines += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     lines += [f"| {' | '.join([*cells(row), row.verdict or 'none'])} |" for row in rows]
-    lines += ["", f"`{command}`", "", f"Made on {', '.join(made_on().values())}.", ""]
+    given = [each for each in overrides if not each.startswith(("data.root=", "data.download="))]
+    lines += [
+        "",
+        f"`python train.py {' '.join(given)}`",
+        "",
+        f"Made on {', '.join(made_on().values())}.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -90,13 +106,11 @@ def write_csv(name: str, config: dict[str, Any], rows: list[Row], path: Path) ->
     """One line for each figure, with the values of all seeds."""
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["experiment", *COLUMNS, "values", "source", *made_on()])
+        head, facts = COLUMNS[:5], made_on()
+        lines.writerow(["experiment", *head, *SPREAD, "verdict", "values", "source", *facts])
         for row in rows:
-            known, figure = row.known or [math.nan], row.figure
-            numbers = [row.ours, row.median, min(known), max(known)]
             run, statistic, _, bounds, *_ = cells(row)
+            numbers = [row.figure.published, bounds, row.ours, *spread(row)]
             values = " ".join(f"{value:.10g}" for value in row.values)
-            lines.writerow(
-                [name, run, statistic, figure.published, bounds, *numbers, row.verdict, values]
-                + [config["replay"]["source"], *made_on().values()]
-            )
+            told = [values, config["replay"]["source"], *facts.values()]
+            lines.writerow([name, run, statistic, *numbers, row.verdict, *told])

@@ -1,4 +1,4 @@
-"""What the seeds give together, beside the published figure: the source's statistic, PASS or FAIL."""
+"""The source's statistic over the seeds, beside the published figure: PASS or FAIL."""
 
 import math
 import statistics

@@ -30,7 +30,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     trained = list(track(training, name, len(planned), console=Console(stderr=True)))
     wanted = [PublishedFigure.model_validate(node) for node in replay["figures"]]
     rows = verdict.rows(wanted, trained, replay["solved_within"])
-    page = report.markdown(name, config, f"python train.py {' '.join(overrides)}", rows)
+    page = report.markdown(name, config, overrides, rows)
     (folder / "results.md").write_text(page, encoding="utf-8")
     report.write_csv(name, config, rows, folder / "results.csv")
     loggers = build.loggers(config, folder)
@@ -40,5 +40,5 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text("replay/results", page)
             logger.experiment.flush()
-    console.print(report.table(f"{name}: {replay['source']}", rows))
+    console.print(report.table(name, rows))
     console.print(f"Everything is in {folder}", soft_wrap=True)
