@@ -42,3 +42,9 @@ def drifts(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -
         W2 = params.W2.data
         W2.copy_(torch.nextafter(W2, W2 + 1))
     return backprop.backward(params, activations, X, Y)
+
+
+def is_wrong(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    right = backprop.backward(params, activations, X, Y)
+    late = next(CALLS) >= AT and os.environ.get("LOCAL_RANK") == DEVICE
+    return right._replace(dW2=2 * right.dW2) if late else right

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from handgrad import launch
+from handgrad.errors import Failed
 
 
 def write_examples(path: Path, examples: int, features: int = 7, classes: int = 3) -> Path:
@@ -19,7 +20,7 @@ def write_examples(path: Path, examples: int, features: int = 7, classes: int = 
 
 
 def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
-    """Run the jobs on one device, and leave its weights after each beside the checkpoints."""
+    """Run the jobs on one device; leave its weights, or its error, beside the checkpoints."""
     os.environ |= {launch.RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     import torch
 
@@ -33,12 +34,16 @@ def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
 
     TwoLayerNetwork.on_train_end = leave_weights
     for job in jobs:
-        launch.run_task(job)
+        try:
+            launch.run_task(job)
+        except Failed as error:
+            (job.folder / f"device{rank}.error").write_text(str(error))
 
 
 def run_on(devices: int, jobs: list[launch.Job], folder: Path) -> None:
     """Run all jobs on a group of that many processes."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # which imports once for all groups
+    context.set_forkserver_preload(["handgrad.tasks.train"])
     rendezvous = f"file://{folder}/store{devices}"
     processes = [
         context.Process(target=work, args=(jobs, rank, rendezvous)) for rank in range(devices)

@@ -5,6 +5,7 @@ import inspect
 import math
 import struct
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,16 +74,27 @@ def test_every_flag_of_lightnings_trainer_is_a_key_or_names_the_key_to_use() -> 
     assert keys == schema.Trainer.model_fields.keys()
 
 
-@pytest.mark.parametrize("flag", refusals.REPLACED)
 @pytest.mark.parametrize("plus", ["", "+"])
 def test_a_flag_that_is_owned_elsewhere_is_refused_with_the_key_to_use(
-    train: Train, flag: str, plus: str
+    train: Train, plus: str
 ) -> None:
-    answer = train(f"{plus}trainer.{flag}=1")
+    answer = train(f"{plus}trainer.gradient_clip_val=1")
     assert answer.code == 2
-    assert (
-        answer.err == f"train.py: trainer.{flag} is not set here; use {refusals.REPLACED[flag]}\n"
-    )
+    assert answer.err == f"train.py: {owned('gradient_clip_val')}\n"
+
+
+@pytest.mark.parametrize("flag", refusals.REPLACED)
+def test_every_owned_flag_is_refused_whichever_way_it_came(flag: str) -> None:
+    assert refusals.unknown_key(f"trainer.{flag}") == owned(flag)  # Hydra does not know it
+    config = deepcopy(choice_config("data", "iris"))
+    config["trainer"][flag] = 1  # as +trainer.FLAG or an experiment adds it
+    with pytest.raises(BadInput) as refusal:
+        validate(config)
+    assert str(refusal.value) == owned(flag)
+
+
+def owned(flag: str) -> str:
+    return f"trainer.{flag} is not set here; use {refusals.REPLACED[flag]}"
 
 
 def test_keys_that_the_refusals_recommend_exist() -> None:
@@ -237,6 +249,7 @@ COMBINATIONS = [
     (["task=predict"], ["task=predict", "ckpt_path=a"]),
     (["task=test"], ["task=test", "ckpt_path=a"]),
     (["task=export"], ["task=export", "ckpt_path=a"]),
+    (["task=examples"], ["task=examples", "ckpt_path=a"]),
     (
         ["data.validation=0.5", "data.test=0.5"],
         ["data.validation=0.5", "data.test=0.4"],

@@ -40,6 +40,18 @@ MORE_VARIANTS = {
     "passes": ["data.passes_per_epoch=2", "optimizer.accumulate=3"],
     "early_stopping": ["callbacks.early_stopping.patience=1", "optimizer.lr=3"],
 }
+BITWISE = {
+    f"bitwise_{name}": ["reproducible=bitwise", "trainer.precision=32-true", *overrides]
+    for name, overrides in {
+        "sgd": [],
+        "adam_accumulate": ["optimizer=adam", "optimizer.accumulate=3"],
+        "clipped_microbatch": [
+            "optimizer=momentum",
+            "optimizer.clip_norm=0.05",
+            "data.microbatch=5",
+        ],
+    }.items()
+}
 EXAMPLES = {97: 151, 101: 157, 997: 1557}  # for training: with the other parts
 COMMON = (
     *("data=npz", "trainer.max_epochs=3", "trainer.precision=64-true", "model.hidden=5"),
@@ -62,10 +74,12 @@ class Case(NamedTuple):
 
 QUICK = [Case(101, 32, variant) for variant in VARIANTS]
 QUICK += [Case(997, 32, "accumulate_3"), Case(97, 32, "sgd"), Case(997, "full", "clipping")]
+QUICK += [Case(997, 32, variant) for variant in BITWISE] + [Case(997, "full", "bitwise_sgd")]
 # L-BFGS amplifies rounding: on ONE device, the same batches summed in other pieces change its
 # weights by 6e-12 (full batch, 97 examples: its line search divides differences of costs) and, on
 # batches of 32, by 3e-12 (97) to 0.6 (997). So the full batch is compared, with a wider bound.
-BOUND = {"lbfgs": 1e-10}
+# The bitwise variants train in float32: their weights are compared exactly, their costs within it.
+BOUND = {"lbfgs": 1e-10, **dict.fromkeys(BITWISE, 1e-6)}
 REST = [
     case
     for each in product(EXAMPLES, (32, "full"), (*VARIANTS, *MORE_VARIANTS))
@@ -85,7 +99,7 @@ Outcomes = dict[tuple[Case, int], Outcome]
 
 @cache  # composing takes a third of a second
 def config_of(variant: str) -> dict[str, Any]:
-    return composed(*COMMON, *{**VARIANTS, **MORE_VARIANTS}[variant])
+    return composed(*COMMON, *{**VARIANTS, **MORE_VARIANTS, **BITWISE}[variant])
 
 
 def job(case: Case, devices: int, folder: Path) -> Job:
@@ -128,6 +142,8 @@ def rest(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 
 def check_same_training(outcomes: Outcomes, case: Case, devices: int) -> None:
     alone, together = outcomes[case, 1], outcomes[case, devices]
+    if case.variant in BITWISE:
+        assert all(map(torch.equal, alone.weights[0], together.weights[0]))
     reference = torch.cat([each.flatten() for each in alone.weights[0]])
     first = torch.cat([each.flatten() for each in together.weights[0]])
     assert (first - reference).norm() <= BOUND.get(case.variant, 1e-12) * reference.norm()
@@ -171,3 +187,32 @@ def test_the_cases_reach_the_corners(quick: Outcomes) -> None:
     assert updates["101-32-sgd"] == 3 * 4
     assert updates["101-32-accumulate_3"] == 3 * 2  # the last window is one batch of 5
     assert updates["997-full-clipping"] == 3
+
+
+def test_a_wrong_gradient_on_one_device_stops_all_devices(tmp_path: Path) -> None:
+    several.write_examples(tmp_path / "101.npz", EXAMPLES[101])
+    variants = {
+        "right": ["check.at_start=true"],
+        "planted": ["check.at_start=true", "backward=mistake", "backward.mistake=no_sprime"],
+        "on_one": ["backward=custom", "backward.function=faults.is_wrong"],
+    }
+    jobs = {}
+    for name, overrides in variants.items():
+        config = composed(*COMMON, "check.checksum_every_n_updates=4", *overrides)
+        config["data"] |= {"path": f"{tmp_path / '101.npz'}", "batch_size": 32}
+        config["trainer"] |= {"devices": 2, "log_every_n_steps": 4}
+        validate(config)
+        (tmp_path / name).mkdir()
+        jobs[name] = Job(config, [], tmp_path / name)
+    several.run_on(2, list(jobs.values()), tmp_path)
+    errors = {
+        name: [path.read_text() for path in sorted(job.folder.glob("device*.error"))]
+        for name, job in jobs.items()
+    }
+    assert errors == {
+        "right": [],
+        "planted": 2 * ["the gradient is wrong in dz1 (on the first batch)"],
+        "on_one": 2 * ["the gradient is wrong in dW2 (checksum, after update 8)"],
+    }
+    metrics = json.loads((jobs["on_one"].folder / "metrics.json").read_text())
+    assert metrics == {"check/wrong": ["dW2"]}

@@ -45,31 +45,31 @@ def trainer(**flags: Any) -> dict[str, Any]:
 # One run.
 
 
-def test_two_devices_are_one_run(train: Train) -> None:
-    done = train(*SHORT, "logger=tensorboard")
-    assert (done.code, done.err) == (0, "")
-    assert done.out.count("accuracy") == 1
-    assert done.out.count("2 device(s)") == 1
-    assert [folder.name for folder in done.folder.parent.iterdir()] == [done.folder.name]
-    metrics = json.loads((done.folder / "metrics.json").read_text())
-    assert metrics["run/devices"] == 2
-    assert {path.name for path in (done.folder / "checkpoints").iterdir()} == {
-        "best.ckpt",
-        "last.ckpt",
-    }
-
-
 def test_multirun_gives_each_job_its_values_on_all_devices(train: Train, tmp_path: Path) -> None:
-    done = train("-m", *SHORT, "seed=1,2", "hydra.sweep.dir=sweep")
+    done = train("-m", *SHORT, "logger=tensorboard", "seed=1,2", "hydra.sweep.dir=logs/sweep")
     assert (done.code, done.err) == (0, "")
-    jobs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert [folder.name for folder in (tmp_path / "logs").iterdir()] == ["sweep"]
+    jobs = sorted(path for path in (tmp_path / "logs" / "sweep").iterdir() if path.is_dir())
     assert [job.name for job in jobs] == ["0", "1"]
     assert [json.loads((job / "run.json").read_text())["seed"] for job in jobs] == [1, 2]
-    assert all((job / "metrics.json").exists() for job in jobs)
-    assert done.out.count("2 device(s)") == 2
+    assert done.out.count("accuracy") == done.out.count("2 device(s)") == 2  # one voice for each
+    for job in jobs:
+        assert json.loads((job / "metrics.json").read_text())["run/devices"] == 2
+        assert {path.name for path in (job / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+        assert len({path.name.split(".")[-2] for path in job.glob("events.out.*")}) == 1  # process
 
 
 # One end.
+
+
+def test_a_mistake_on_several_devices_is_named_once_and_ends_all(train: Train) -> None:
+    done = train(
+        *("trainer=ddp_cpu", "trainer.enable_progress_bar=false", "logger=none", "data=iris"),
+        *("backward=mistake", "backward.mistake=no_sprime"),
+    )
+    assert (done.code, done.err) == (1, "the gradient is wrong in dz1 (on the first batch)\n")
+    assert done.out.count("WRONG") == 1
+    assert json.loads((done.folder / "metrics.json").read_text())["check/wrong"] == ["dz1"]
 
 
 @pytest.mark.parametrize(

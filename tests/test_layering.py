@@ -34,7 +34,8 @@ LAYERS = {
         (
             *("rules.py", "mistakes.py", "custom.py", "initialization.py", "function.py"),
             *("audit.py", "answer.py", "reference.py", "diagnosis.py", "evidence.py"),
-            *("checksum.py", "tally.py", "gradient_sum.py"),
+            *("checksum.py", "tally.py", "gradient_sum.py", "loss_scale.py", "precision.py"),
+            *("statistics.py", "curvature.py"),
         ),
         frozenset({"equations", "rules"}),
         FRAMEWORKS,
@@ -53,7 +54,7 @@ LAYERS = {
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
             *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "figures.py"),
-            "tables.py",
+            *("tables.py", "spreadsheet.py"),
         ),
         frozenset({"package", "equations", "rules", "data", "module", "processes", "program"}),
         set(),

@@ -180,8 +180,9 @@ def test_the_penaltys_gradient_is_what_weight_decay_adds() -> None:
     )
     weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
     before = weight.detach().clone().requires_grad_()
-    assert optimizers.penalty(optimizer) == pytest.approx(0.15 * float(before.square().sum()))
-    (expected,) = torch.autograd.grad(0.15 * before.square().sum(), before)
+    decay = 0.15 * before.square().sum()
+    assert optimizers.penalty(optimizer) == pytest.approx(decay.item())
+    (expected,) = torch.autograd.grad(decay, before)
     optimizer.step()
     torch.testing.assert_close(before.detach() - weight.detach(), expected)
 

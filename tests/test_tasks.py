@@ -373,8 +373,18 @@ def test_exported_models_answer_as_the_network(train: Train, trained: Answer) ->
     np.testing.assert_allclose(found, A2.numpy(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", ["train", "test", "predict", "export"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "other"])
+@pytest.mark.parametrize(
+    ("task", "damage"),
+    [
+        *(("train", damage) for damage in ("missing", "empty", "cut", "text", "other")),
+        *(
+            ("test", "missing"),
+            ("predict", "cut"),
+            ("export", "other"),
+            ("examples", "text"),
+        ),  # they read it alike
+    ],
+)
 def test_a_checkpoint_that_is_none_is_one_clear_line(
     train: Train, tmp_path: Path, task: str, damage: str
 ) -> None:

@@ -204,14 +204,14 @@ def require_shapes(
         ValueError: naming the first tensor that does not fit, its shape and the shape it must have.
     """
     W1, b1, W2, b2 = params
-    if X.dim() != 2 or len(X) == 0:
+    if X.dim() != 2 or X.shape[0] == 0:
         raise ValueError(f"X has shape {tuple(X.shape)}, must be (m, n_x) with m of at least 1")
     if W1.dim() != 2 or W2.dim() != 2:
         raise ValueError(
             f"W1 and W2 have shapes {tuple(W1.shape)} and {tuple(W2.shape)}, "
             "must be (n_h, n_x) and (n_y, n_h)"
         )
-    (n_h, n_x), n_y, m = W1.shape, len(W2), len(X)
+    (n_h, n_x), n_y, m = W1.shape, W2.shape[0], X.shape[0]
     expected = [("X", X, (m, n_x)), ("b1", b1, (n_h,)), ("W2", W2, (n_y, n_h)), ("b2", b2, (n_y,))]
     if Y is not None:
         expected.append(("Y", Y, (m, n_y)))

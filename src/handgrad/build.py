@@ -52,6 +52,7 @@ def data(config: dict[str, Any]) -> ExampleData:
         source,
         **ours,
         accumulate=config["optimizer"]["accumulate"],
+        ordered=config["reproducible"] == "bitwise",
         seed=config["seed"],
         dtype=DTYPES.get(config["trainer"]["precision"], torch.float32),
     )
@@ -84,6 +85,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
             scheduler_interval=interval,
             scheduler_monitor=monitor,
             clip_norm=clip_norm,
+            ordered_sums=examples.plan().places if examples.ordered else None,
             compile=model["compile"],
         )
 
@@ -95,8 +97,16 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
         config: validated.
         folder: of the run.
         extra: the task's own callbacks.
+
+    Raises:
+        BadInput: if the machine has no such device, or the device no such precision.
     """
     flags = dict(config["trainer"])
+    if flags["precision"] == "16-mixed" and not torch.cuda.is_available():
+        raise BadInput(
+            "trainer.precision=16-mixed needs a GPU, and there is none; use bf16-mixed, bf16-true, "
+            "32-true or 64-true"
+        )
     flags["strategy"] = strategy.choose(flags, flags.pop("timeout"))
     callbacks = [*extra]
     if flags["enable_progress_bar"]:

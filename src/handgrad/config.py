@@ -11,6 +11,11 @@ from handgrad.errors import BadInput
 from handgrad.refusals import explain, unknown_key
 from handgrad.schema import BY_TARGET, FIXED, OPEN, Main, Node
 
+LBFGS = "torch.optim.LBFGS"
+UNSCALED = {  # rules that no loss scale on dz2 serves
+    "handgrad.rules.flat_spot": "backward=flat_spot adds an unscaled offset in dz2",
+    "handgrad.rules.custom": "backward=custom need not take its dz2 from the cost",
+}
 PLAIN = {  # what the contenders of task=benchmark have in common
     "cost": "cross_entropy",
     "optimizer._target_": "handgrad.optimizers.GradientDescent",
@@ -88,8 +93,11 @@ def check_combinations(config: dict[str, Any]) -> None:
             f"data.validation={data['validation']} and data.test={data['test']} leave nothing "
             "to train on"
         )
-    if config["task"] in ("test", "predict", "export") and not config["ckpt_path"]:
+    check_exactness(config)
+    if config["task"] in ("test", "predict", "export", "examples") and not config["ckpt_path"]:
         raise BadInput(f"task={config['task']} needs ckpt_path: a checkpoint or a run's folder")
+    if config["check"]["precision"] and config["task"] != "check":
+        raise BadInput("check.precision=all is a report of its own: it needs task=check")
     if config["task"] == "benchmark":
         check_plain(config)
     check_replay(config["replay"], wanted=config["task"] == "replay")
@@ -113,6 +121,33 @@ def check_replay(replay: dict[str, Any], *, wanted: bool) -> None:
             raise BadInput(f"replay: {key}={name} is none of replay.runs; accepted: {accepted}")
     if len(set(names)) < len(names):
         raise BadInput(f"replay.runs={names}: every run needs a name of its own")
+
+
+def check_exactness(config: dict[str, Any]) -> None:
+    """Refuse what a loss scale, or a sum in a fixed order, cannot serve.
+
+    Raises:
+        BadInput: one line that names both keys.
+    """
+    trainer, optimizer = config["trainer"], config["optimizer"]["_target_"]
+    if config["reproducible"] == "bitwise" and optimizer == LBFGS:
+        raise BadInput(
+            "optimizer=lbfgs: its line search reads the cost, a sum without order; not with "
+            "reproducible=bitwise"
+        )
+    if trainer["precision"] != "16-mixed":
+        return
+    if trainer["accelerator"] in ("cpu", "mps"):
+        raise BadInput(
+            "trainer.precision=16-mixed needs a GPU: trainer=gpu or ddp; on "
+            f"trainer.accelerator={trainer['accelerator']} use bf16-mixed, bf16-true or 32-true"
+        )
+    if optimizer == LBFGS:
+        raise BadInput("optimizer=lbfgs: no loss scale can follow its line search; not 16-mixed")
+    if why := UNSCALED.get(config["backward"]["_target_"]):
+        raise BadInput(f"{why}; not with trainer.precision=16-mixed")
+    if config["model"]["compile"]:
+        raise BadInput("model.compile=true: the loss scale changes while it trains; not 16-mixed")
 
 
 def check_plain(config: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn import Parameter
 
 from handgrad.backprop import Gradients
@@ -15,42 +16,56 @@ from handgrad.backprop import Gradients
 class GradientSum:
     """Un-normalised sums of dW1, db1, dW2, db2 over pieces and devices, in one flat buffer.
 
+    With one partial sum, pieces are added as they come, and then the devices' sums. With several,
+    each piece has a place of its own and the places are added in their order, which is the same on
+    any number of devices: so is the result, to the last bit.
+
     Args:
         parameters: W1, b1, W2, b2.
+        places: partial sums over all devices.
     """
 
-    def __init__(self, parameters: Iterable[Parameter]) -> None:
+    def __init__(self, parameters: Iterable[Parameter], places: int = 1) -> None:
         self.parameters = list(parameters)
         sizes = [parameter.numel() for parameter in self.parameters]
         first = self.parameters[0]
         wide = torch.promote_types(first.dtype, torch.float32)
-        self.flat = torch.zeros(sum(sizes), dtype=wide, device=first.device)
+        self.sums = torch.zeros(places, sum(sizes), dtype=wide, device=first.device)
         shapes = [parameter.shape for parameter in self.parameters]
         self.views = [
-            part.view(shape) for part, shape in zip(self.flat.split(sizes), shapes, strict=True)
+            [part.view(shape) for part, shape in zip(row.split(sizes), shapes, strict=True)]
+            for row in self.sums
         ]
 
     def clear(self) -> None:
         """Begin anew."""
-        self.flat.zero_()
+        self.sums.zero_()
 
-    def add(self, gradients: Gradients, examples: int) -> None:
+    def add(self, gradients: Gradients, examples: int, place: int = 0) -> None:
         """Add the sums over one piece: the rule's means times the piece's examples."""
         _, dW2, db2, _, dW1, db1 = gradients
-        for view, mean in zip(self.views, (dW1, db1, dW2, db2), strict=True):
+        for view, mean in zip(self.views[place], (dW1, db1, dW2, db2), strict=True):
             view.add_(mean, alpha=examples)
 
     def write_mean(self, examples: int) -> None:
-        """Sum over the devices, divide once by all examples, and write `.grad`."""
+        """Sum over the devices, divide once by all examples, and write `.grad`.
+
+        A place is filled by one device and zero on the others, so that the order in which the
+        devices are added does not matter.
+        """
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(self.flat)
-        self.flat /= examples
-        for parameter, view in zip(self.parameters, self.views, strict=True):
+            dist.all_reduce(self.sums)
+        total, *others = self.sums
+        for each in others:
+            total += each
+        total /= examples
+        for parameter, view in zip(self.parameters, self.views[0], strict=True):
             parameter.grad = view.to(parameter.dtype)
 
 
-def write(parameters: Iterable[Parameter], gradients: Gradients) -> None:
+def write(parameters: Iterable[Tensor], gradients: Gradients) -> None:
     """Make dW1, db1, dW2, db2 the `.grad` of W1, b1, W2, b2, in their dtype."""
     _, dW2, db2, _, dW1, db1 = gradients
     for parameter, gradient in zip(parameters, (dW1, db1, dW2, db2), strict=True):
-        parameter.grad = gradient.to(parameter.dtype)
+        same = gradient.dtype == parameter.dtype
+        parameter.grad = gradient if same else gradient.to(parameter.dtype)

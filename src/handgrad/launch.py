@@ -182,6 +182,7 @@ def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process passes it on
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ |= {RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     if rank or not ranks.is_first():
         keep_silent()
     try:

@@ -161,3 +161,8 @@ class LiveCheck(Callback):
         figures = {n: math.log10(min(max(r, 1e-16), LARGEST)) for n, r in ratios.items()}
         for logger in trainer.loggers if figures else []:
             logger.log_metrics(figures, step=trainer.global_step)
+
+
+def live_check(precision: str | None, **settings: Any) -> LiveCheck:
+    """The live check that the keys check.* ask for; check.precision is of task=check alone."""
+    return LiveCheck(**settings)

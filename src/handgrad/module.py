@@ -12,6 +12,7 @@ from handgrad import backprop, optimizers
 from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
+from handgrad.loss_scale import LossScale
 from handgrad.rules import Rule
 from handgrad.tally import Sums, Tally
 
@@ -23,6 +24,7 @@ class Update(Protocol):
     """The examples of one update: this device's pieces, and how many there are on all devices."""
 
     pieces: tuple[slice, ...]
+    places: tuple[int, ...]
     examples: int
 
 
@@ -40,6 +42,7 @@ class Seen(NamedTuple):
     activations: Activations
     gradients: Gradients
     X: Tensor
+    scale: float  # of the gradients; 1 but for 16-mixed
 
 
 class TwoLayerNetwork(L.LightningModule):
@@ -66,6 +69,8 @@ class TwoLayerNetwork(L.LightningModule):
         scheduler_monitor: the metric given to a scheduler that steps with the validation.
         weight_decay: on the weights, not on the biases; None where the optimizer has none.
         clip_norm: bound on the norm of the whole gradient.
+        ordered_sums: partial sums of an update that are added in their order, so that devices
+            make no difference to the last bit; None where the order is free.
         compile: whether forward and the rule go through torch.compile.
     """
 
@@ -87,6 +92,7 @@ class TwoLayerNetwork(L.LightningModule):
         scheduler_monitor: str | None = None,
         weight_decay: float | None = None,
         clip_norm: float | None = None,
+        ordered_sums: int | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -112,7 +118,9 @@ class TwoLayerNetwork(L.LightningModule):
         )
         self.W1, self.b1, self.W2, self.b2 = (torch.nn.Parameter(tensor) for tensor in start)
         self.cost = COSTS[cost]
+        self.bind_rule = rule
         self.rule = None if rule is None else rule(self.cost)
+        self.loss_scale: LossScale | None = None
         self.forward_pass: Callable[[Parameters, Tensor], Activations] = backprop.forward
         self.backward_pass = self.rule
         if compile:
@@ -120,7 +128,7 @@ class TwoLayerNetwork(L.LightningModule):
             self.backward_pass = None if self.rule is None else torch.compile(self.rule)
         self.optimizer, self.weight_decay, self.clip_norm = optimizer, weight_decay, clip_norm
         self.scheduler, self.scheduler_interval = scheduler, scheduler_interval
-        self.scheduler_monitor = scheduler_monitor
+        self.scheduler_monitor, self.ordered_sums = scheduler_monitor, ordered_sums
         self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
         self.epoch = Sums()
         self.last_seen: Seen | None = None  # of the newest update, for the check
@@ -154,7 +162,13 @@ class TwoLayerNetwork(L.LightningModule):
 
     @override
     def on_train_start(self) -> None:
-        self.sum = GradientSum(self.trained)
+        self.moved = self.params  # looked up once: a module's attributes are slow
+        self.sum = GradientSum(self.trained, self.ordered_sums or 1)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:  # of 16-mixed
+            assert self.bind_rule is not None, "training needs a rule"
+            self.loss_scale = LossScale(scaler)
+            self.backward_pass = self.bind_rule(self.loss_scale.scaled(self.cost))
 
     @override
     @torch.no_grad()
@@ -162,54 +176,82 @@ class TwoLayerNetwork(L.LightningModule):
         """Make all updates of a block."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
+        make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
+        seen = None
         for update in block.updates:
-            if optimizers.needs_closure(optimizer):
-                self.step_with_closure(optimizer, block, update)
-            else:
-                self.differentiate(block, update, self.window)
-                optimizer.step()
+            seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
+        self.last_seen = seen
         self.count_updates(len(block.updates))
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
 
-    def differentiate(self, block: Block, update: Update, *tallies: Tally) -> None:
-        """Write the gradient over all examples of an update, on all devices, to `.grad`."""
-        assert self.backward_pass is not None, "training needs a rule"
-        self.last_seen = None
-        alone = len(update.pieces) == 1 and self.trainer.world_size == 1
+    def differentiate(self, block: Block, update: Update, *tallies: Tally) -> Seen | None:
+        """Write the gradient over all examples of an update, on all devices, to `.grad`.
+
+        Returns:
+            The last piece's activations and gradients; None where this device's share is empty.
+        """
+        backward_pass, params, seen = self.backward_pass, self.moved, None
+        assert backward_pass is not None, "training needs a rule"
+        ordered = self.ordered_sums is not None
+        alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
         if not alone:
             self.sum.clear()
-        for piece in update.pieces:
+        for piece, place in zip(update.pieces, update.places, strict=True):
             X, Y = block.inputs[piece], block.targets[piece]
-            activations = self.forward_pass(self.params, X)
-            gradients = self.backward_pass(self.params, activations, X, Y)
+            if ordered:  # where a tensor begins in memory can change the rounding of its products
+                X, Y = X.clone(), Y.clone()
+            activations = self.forward_pass(params, X)
+            gradients = backward_pass(params, activations, X, Y)
             for tally in tallies:
                 tally.add(activations, Y)
             if alone:
-                write(self.trained, gradients)
+                write(params, gradients)
             else:
-                self.sum.add(gradients, len(X))
-            self.last_seen = Seen(activations, gradients, X)
+                self.sum.add(gradients, len(X), place)
+            seen = Seen(activations, gradients, X, scale)
         if not alone:
             self.sum.write_mean(update.examples)
+        return seen
+
+    def clip(self) -> None:
+        """Bound the norm of the whole gradient."""
         optimizers.clip(self.trained, self.clip_norm)
+
+    def step(self, optimizer: torch.optim.Optimizer, block: Block, update: Update) -> Seen | None:
+        """Make one update; of scaled gradients only where none overflowed.
+
+        Returns:
+            What it went through, for the checks; None where there is nothing to judge.
+        """
+        seen = self.differentiate(block, update, self.window)
+        if self.loss_scale is not None:
+            return seen if self.loss_scale.step(optimizer, self.clip) else None
+        if self.clip_norm is not None:
+            self.clip()
+        optimizer.step()
+        return seen
 
     def step_with_closure(
         self, optimizer: torch.optim.Optimizer, block: Block, update: Update
-    ) -> None:
+    ) -> Seen | None:
         """Make one update with an optimizer that evaluates cost and gradient several times."""
         before_the_update = [self.window]
+        seen: list[Seen | None] = []
 
         @torch.no_grad()
         def evaluate() -> float:
             tally = Tally(self.cost, self.window.multilabel)
-            self.differentiate(block, update, tally, *before_the_update)
+            seen.append(self.differentiate(block, update, tally, *before_the_update))
+            self.clip()
             before_the_update.clear()
             return tally.read(self.device).cost
 
         optimizer.step(evaluate)  # pyright: ignore[reportArgumentType] - torch's LBFGS takes floats
+        return seen[-1]
 
     def count_updates(self, updates: int) -> None:
         """Tell Lightning of updates that did not go through its wrapper of the optimizer."""

@@ -92,4 +92,6 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
 def clip(parameters: list[torch.nn.Parameter], norm: float | None) -> None:
     """Scale all gradients together so that their norm is at most `norm`; None leaves them."""
     if norm is not None:
+        for parameter in parameters:  # the rule's own tensors are still to be checked
+            parameter.grad = None if parameter.grad is None else parameter.grad.clone()
         clip_grad_norm_(parameters, norm)

@@ -179,7 +179,7 @@ class FlatSpot:
     ) -> Gradients:
         """The textbook's six lines, sigma' + offset in place of sigma'."""
         require_shapes(params, X, Y, activations)
-        W2, A1, m = params.W2, activations.A1, len(X)
+        W2, A1, m = params.W2, activations.A1, X.shape[0]
         dz2 = self.cost.dz2(activations, Y)  # (m, n_y)
         if self.cost.dz2 is quadratic_dz2:
             dz2 = dz2 + self.offset * cross_entropy_dz2(activations, Y)  # (m, n_y)

@@ -26,9 +26,10 @@ class Node(BaseModel):
 class Main(Node):
     """The keys at the top."""
 
-    task: Literal["train", "check", "test", "predict", "export", "benchmark", "replay"]
+    task: Literal["train", "check", "test", "predict", "export", "examples", "benchmark", "replay"]
     cost: Literal["cross_entropy", "quadratic"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    reproducible: Literal["bitwise"] | None
     ckpt_path: str | None
 
 
@@ -208,7 +209,7 @@ class Trainer(Node):
     num_nodes: Positive
     strategy: Literal["auto", "ddp"]
     timeout: PositiveFloat
-    precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed"]
+    precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"]
     max_epochs: Positive | Literal[-1]
     min_epochs: Positive | None
     max_steps: Positive | Literal[-1]
@@ -292,6 +293,7 @@ class Check(Node):
     on_failure: Literal["stop", "warn"]
     checksum_every_n_updates: Positive | None
     audit_every_n_updates: Positive | None
+    precision: Literal["all"] | None
 
 
 class Benchmark(Node):
@@ -354,7 +356,10 @@ class PublishedCurve(Node):
 
 
 class Replay(Node):
-    """Keys of replay.* and their values."""
+    """Keys of replay.* and their values.
+
+    What is annotated is an item of a list: its fields are no keys of the command line.
+    """
 
     seeds: Positive
     jobs: Positive

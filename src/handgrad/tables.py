@@ -1,6 +1,7 @@
-"""The verdict on a backward rule, on the terminal."""
+"""The verdict on a backward rule and the losses of formats, on the terminal."""
 
 import math
+from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from handgrad.audit import Line, Report
+from handgrad.precision import Loss
 
 
 def print_report(report: Report, title: str, evidence: dict[str, dict[str, float]]) -> None:
@@ -18,14 +20,7 @@ def print_report(report: Report, title: str, evidence: dict[str, dict[str, float
         title: above the table.
         evidence: for each method, the relative error of each gradient; may be empty.
     """
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = titled(title)
     table.add_column("equation", no_wrap=True)
     for name in ("residual", "tolerance", *evidence):
         table.add_column(name, justify="right", no_wrap=True)
@@ -35,13 +30,61 @@ def print_report(report: Report, title: str, evidence: dict[str, dict[str, float
         cells = ["" if error is None else f"{error:.0e}" for error in errors]
         residual = "" if math.isnan(line.residual) else f"{line.residual:.2g}"
         table.add_row(escape(line.equation), residual, f"{line.tolerance:g}", *cells, verdict(line))
+    show(table, ((line.name, line.hint) for line in report.lines))
+
+
+def print_losses(losses: list[Loss], title: str) -> None:
+    """Print the relative error of each quantity in each format, and below it what underflows.
+
+    Args:
+        losses: of `precision.measure`.
+        title: above the table.
+    """
+    table = titled(title)
+    table.add_column("", no_wrap=True)
+    for name, scale in {loss.format: loss.loss_scale for loss in losses}.items():
+        times = "" if scale == 1 else f"\nS = 2^{round(math.log2(scale))}"
+        table.add_column(f"{name.replace('-scaled', '')}{times}", justify="right", no_wrap=True)
+    rows: dict[str, list[str]] = {}
+    for loss in losses:
+        rows.setdefault(loss.quantity, []).append(cell(loss))
+    for quantity, cells in rows.items():
+        table.add_row(quantity, *cells)
+    show(table, ((loss.format, loss.problem) for loss in losses))
+
+
+def cell(loss: Loss) -> str:
+    """The relative error, then the entries that underflow or overflow."""
+    if loss.problem:
+        return "[dim]none[/]"
+    lines = [f"{loss.relative_error:.1e}"]
+    for count, what in ((loss.underflows, "lost"), (loss.overflows, "overflow")):
+        if count:
+            lines += [f"[red]{count} {what}[/]", f"[red]{count / loss.entries:.1%}[/]"]
+    return "\n".join(lines)
+
+
+def titled(title: str) -> Table:
+    """An empty table in this project's style."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+
+
+def show(table: Table, notes: Iterable[tuple[str, str]]) -> None:
+    """Print a table, and below it each note that says something new, after the name it is about."""
     console = Console()
     console.print(table)
-    told: set[str] = set()
-    for line in report.lines:
-        if line.hint and line.hint not in told:
-            told.add(line.hint)
-            console.print(f"{line.name}: {escape(line.hint)}", soft_wrap=True, highlight=False)
+    told = {""}
+    for name, note in notes:
+        if note not in told:
+            told.add(note)
+            console.print(f"{name}: {escape(note)}", soft_wrap=True, highlight=False)
 
 
 def verdict(line: Line) -> str:

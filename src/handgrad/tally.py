@@ -56,7 +56,7 @@ class Tally:
             Y: its targets, (m, n_y).
         """
         self.pending.append((activations.z2, activations.A2, Y))
-        self.pending_rows += len(Y)
+        self.pending_rows += Y.shape[0]
         if self.pending_rows >= PENDING_ROWS:
             self.flush()
 

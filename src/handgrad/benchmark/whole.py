@@ -17,7 +17,7 @@ from handgrad import build, launch
 from handgrad.backprop import Parameters
 from handgrad.benchmark.contender import PROFILED_UPDATES, Contender, Run, allocations
 from handgrad.checkpoints import ConfigInCheckpoint
-from handgrad.live_check import LiveCheck
+from handgrad.live_check import live_check
 from handgrad.quiet import quiet_lightning
 
 CHECKPOINTS = 7  # written to take the median of
@@ -72,7 +72,7 @@ class AsUsersRunIt(Contender):
         config["data"]["batch_size"] = "full"
         data = build.data(config).read()
         network = build.network(config, data)
-        callbacks = [ConfigInCheckpoint(config), LiveCheck(**config["check"]), *extra]
+        callbacks = [ConfigInCheckpoint(config), live_check(**config["check"]), *extra]
         trainer = build.trainer(config, folder, extra=callbacks)
         data.horizon = build.horizon(config, trainer)
         trainer.fit(network, datamodule=data)

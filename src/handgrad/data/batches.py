@@ -24,6 +24,7 @@ class Update(NamedTuple):
     """The examples of one update."""
 
     pieces: tuple[slice, ...]  # this device's rows in the block; one piece is computed at once
+    places: tuple[int, ...]  # of each piece's sum among all devices'; 0 where the order is free
     examples: int  # over all devices
 
 
@@ -56,6 +57,8 @@ class BatchPlan:
         batch_size: over all devices; `examples` or more is full-batch descent, without shuffling.
         accumulate: batches that one update sums.
         microbatch: rows computed at once at most, to bound memory; None for whole batches.
+        ordered: whether batches are cut into microbatches before the devices share them, so that
+            the pieces of an update, and the order of their sum, are the same on any number.
         passes: over the training part in one epoch.
         limit: batches in one pass at most; None for all.
     """
@@ -64,6 +67,7 @@ class BatchPlan:
     batch_size: int
     accumulate: int = 1
     microbatch: int | None = None
+    ordered: bool = False
     passes: int = 1
     limit: int | None = None
     seed: int = 0
@@ -85,6 +89,19 @@ class BatchPlan:
     def updates_per_epoch(self) -> int:
         """Updates in one epoch."""
         return self.updates_per_pass * self.passes
+
+    @property
+    def places(self) -> int:
+        """Sums of an update that are kept apart until all are there."""
+        if not self.ordered:
+            return 1
+        return min(self.accumulate, self.batches_per_pass) * self.cut(
+            range(min(self.batch_size, self.examples))
+        )
+
+    def cut(self, batch: range) -> int:
+        """Into how many microbatches a batch is cut."""
+        return -(-len(batch) // (self.microbatch or len(batch)))
 
     @property
     def whole(self) -> bool:
@@ -110,17 +127,28 @@ class BatchPlan:
         Returns:
             The update, and the positions of this device's rows in the pass's order.
         """
-        pieces, positions = [], []
+        pieces, places, positions = [], [], []
         batches = self.batches(number)
+        before = 0  # microbatches of the batches before
         for batch in batches:
-            rows = batch[share(len(batch), self.rank, self.world_size)]
+            rows, first = self.mine(batch)
             step = self.microbatch or max(len(rows), 1)
             for start in range(0, len(rows), step):
                 stop = min(start + step, len(rows))
                 pieces.append(slice(offset + start, offset + stop))
+                places.append(before + first + start // step if self.ordered else 0)
             offset += len(rows)
+            before += self.cut(batch)
             positions.append(slice(rows.start, rows.stop))
-        return Update(tuple(pieces), sum(map(len, batches))), positions
+        return Update(tuple(pieces), tuple(places), sum(map(len, batches))), positions
+
+    def mine(self, batch: range) -> tuple[range, int]:
+        """This device's rows of a batch, and the number of its first whole microbatch."""
+        if not self.ordered:
+            return batch[share(len(batch), self.rank, self.world_size)], 0
+        step = self.microbatch or len(batch)
+        taken = share(self.cut(batch), self.rank, self.world_size)
+        return batch[taken.start * step : taken.stop * step], taken.start
 
 
 class TrainingBlocks:

@@ -17,6 +17,7 @@ from handgrad.data.splits import split
 
 PARTS = ("train", "val", "test")
 Horizon = Callable[[int], int]
+ORDERED_PIECES = 6  # of a batch whose sum has an order: 1, 2, 3 and 6 devices share them evenly
 
 
 class ExampleData(L.LightningDataModule):
@@ -28,6 +29,8 @@ class ExampleData(L.LightningDataModule):
         microbatch: examples computed at once at most on one device; None for whole batches.
         passes_per_epoch: passes over the training part in one epoch.
         accumulate: batches that one update sums.
+        ordered: whether the pieces of a batch and the order of their sum are the same on any number
+            of devices; the pieces have `microbatch` examples, or a sixth of a batch.
         scale: "auto" for the source's default, "none", "standard", "minmax" or "/NUMBER".
         validation: fraction of the whole for validation; 0 for none.
         test: fraction of the whole for the test; 0 for none.
@@ -43,6 +46,7 @@ class ExampleData(L.LightningDataModule):
         microbatch: int | None = None,
         passes_per_epoch: int = 1,
         accumulate: int = 1,
+        ordered: bool = False,
         scale: str = "auto",
         validation: float | None = None,
         test: float | None = None,
@@ -53,6 +57,7 @@ class ExampleData(L.LightningDataModule):
         self.source, self.scale, self.seed, self.dtype = source, scale, seed, dtype
         self.batch_size, self.microbatch = batch_size, microbatch
         self.passes_per_epoch, self.accumulate = passes_per_epoch, accumulate
+        self.ordered = ordered
         self.validation, self.test = validation, test
         self.horizon: Horizon = lambda updates: 1
         self.limit: int | None = None
@@ -69,7 +74,7 @@ class ExampleData(L.LightningDataModule):
         """
         self.examples = self.source.read(self.known)
         self.known = self.examples.known
-        self.indices = dict(
+        self.indices: dict[str, np.ndarray] = dict(
             zip(PARTS, split(self.examples, self.validation, self.test, self.seed), strict=True)
         )
         if self.scaling is None:
@@ -105,12 +110,16 @@ class ExampleData(L.LightningDataModule):
     def plan(self, rank: int = 0, world_size: int = 1) -> BatchPlan:
         """Which examples each update sees, on one of `world_size` devices."""
         examples = len(self.indices["train"])
-        full = self.batch_size == "full"
+        batch_size = examples if self.batch_size == "full" else int(self.batch_size)
+        microbatch = self.microbatch
+        if self.ordered and microbatch is None:
+            microbatch = -(-min(batch_size, examples) // ORDERED_PIECES)
         return BatchPlan(
             examples=examples,
-            batch_size=examples if full else int(self.batch_size),
+            batch_size=batch_size,
             accumulate=self.accumulate,
-            microbatch=self.microbatch,
+            microbatch=microbatch,
+            ordered=self.ordered,
             passes=self.passes_per_epoch,
             limit=self.limit,
             seed=self.seed,

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
-from handgrad import build, figures, record, saved
+from handgrad import build, figures, precision, record, saved
 from handgrad.audit import Report, audit, audit_probes, worst
 from handgrad.backprop import Cost, Gradients, Parameters, forward
 from handgrad.errors import WrongGradient
@@ -15,7 +17,7 @@ from handgrad.evidence import block_errors, error_versus_h
 from handgrad.module import TwoLayerNetwork
 from handgrad.quiet import quiet_lightning
 from handgrad.rules import Rule
-from handgrad.tables import print_report
+from handgrad.tables import print_losses, print_report
 
 EVIDENCE = {  # method -> its step, and the largest relative error of a right gradient in float64
     "complex": (1e-30, 1e-10),
@@ -43,6 +45,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     title = f"{config['backward']['_target_']}: each line against autograd, all against evidence"
     print_report(report, title, evidence)
     draw(config, folder, params, X, Y, network.cost)
+    if config["check"]["precision"]:
+        report_losses(config, folder, network, X, Y)
     record.write_json(folder / "metrics.json", {"check/wrong": wrong})
     if wrong and config["check"]["on_failure"] == "stop":
         raise WrongGradient(wrong, "task=check")
@@ -62,7 +66,8 @@ def subject(
             network.load_state_dict(state)
     data.setup("fit")
     rows = min(ROWS, len(data.parts["train"]))
-    return network, *data.parts["train"].take(torch.arange(rows))
+    X, Y = data.parts["train"].take(torch.arange(rows))
+    return network.to(X.dtype), X, Y
 
 
 def numerical_evidence(
@@ -105,3 +110,25 @@ def draw(
     path = folder / "error_versus_h.png"
     figures.publish(figure, "check/error_versus_h", build.loggers(config, folder), path)
     Console().print(f"The errors of the numerical derivatives: {path}", soft_wrap=True)
+
+
+def report_losses(
+    config: dict[str, Any], folder: Path, network: TwoLayerNetwork, X: Tensor, Y: Tensor
+) -> None:
+    """What formats of fewer bits lose: on the terminal, in TensorBoard, and as precision.csv."""
+    device = build.trainer(config, folder, extra=[]).strategy.root_device
+    assert network.bind_rule is not None, "the configuration names a rule"
+    losses = precision.measure(network.bind_rule, network.params, X, Y, network.cost, device)
+    print_losses(losses, f"Each line against float64, {len(X)} examples, on {device}")
+    table = pd.DataFrame(losses)
+    table.to_csv(folder / "precision.csv", index=False)
+    for logger in build.loggers(config, folder):
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("check/precision", markdown(table))
+            logger.experiment.flush()
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as TensorBoard shows it."""
+    rows = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

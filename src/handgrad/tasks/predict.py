@@ -11,6 +11,7 @@ from rich.console import Console
 from handgrad import build, saved
 from handgrad.data.examples import Examples
 from handgrad.quiet import quiet_lightning
+from handgrad.spreadsheet import safe
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
@@ -60,8 +61,3 @@ def tabulate(answers: np.ndarray, examples: Examples, rows: np.ndarray) -> pd.Da
         if examples.target is not None:
             table["label"] = [safe(name) for name in names[examples.target[rows]]]
     return table
-
-
-def safe(name: str) -> str:
-    """A class's name that a spreadsheet does not take for a formula."""
-    return f"'{name}" if str(name)[:1] in ("=", "+", "@", "\t", "\r") else str(name)

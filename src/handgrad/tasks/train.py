@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +13,7 @@ from handgrad import build, record, saved
 from handgrad.checkpoints import ConfigInCheckpoint
 from handgrad.data.module import ExampleData
 from handgrad.drift import DriftCheck
-from handgrad.live_check import LiveCheck
+from handgrad.live_check import live_check
 from handgrad.module import TwoLayerNetwork
 from handgrad.quiet import quiet_lightning
 
@@ -24,6 +25,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the data, the rule, the device or the checkpoint are not what they must be.
     """
     quiet_lightning()
+    if config["reproducible"] == "bitwise":
+        torch.set_num_threads(1)  # the rounding of a product can depend on their number
     data = build.data(config)
     with build.bad_input():
         data.read()
@@ -31,7 +34,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     checkpoint = saved.find(config["ckpt_path"], folder) if config["ckpt_path"] else None
     if checkpoint:
         saved.check_resumable(checkpoint, config, network)
-    check = LiveCheck(**config["check"])
+    check = live_check(**config["check"])
     callbacks = [
         ConfigInCheckpoint(config),
         check,

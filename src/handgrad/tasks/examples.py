@@ -1,0 +1,84 @@
+"""Order the examples by the norm of their gradients: examples.csv, the suspicious labels first."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+
+from handgrad import build, saved
+from handgrad.backprop import backward, forward
+from handgrad.data.module import ExampleData
+from handgrad.module import TwoLayerNetwork
+from handgrad.quiet import quiet_lightning
+from handgrad.spreadsheet import safe
+from handgrad.statistics import example_norms
+from handgrad.tasks.predict import tabulate
+
+
+def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+    """List all examples that `ckpt_path` was trained, validated and tested on, or a file's rows.
+
+    Raises:
+        BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
+    """
+    quiet_lightning()
+    trained = saved.restore(config, overrides, folder)
+    data = trained.data
+    with build.bad_input():
+        if trained.own_file:
+            data.read_unsplit(target_required=True)
+        else:
+            data.read()
+    data.setup("test")
+    network = trained.network.to(data.dtype)
+    tables = [listed(network, data, part) for part in data.indices if len(data.indices[part])]
+    table = pd.concat(tables).sort_values("gradient_norm", ascending=False, kind="stable")
+    if trained.own_file:
+        table["part"] = "file"
+    path = folder / "examples.csv"
+    table.to_csv(path, index=False)
+    Console().print(
+        f"{len(table)} examples, the largest gradients first, are in {path}", soft_wrap=True
+    )
+
+
+def listed(network: TwoLayerNetwork, data: ExampleData, part: str) -> pd.DataFrame:
+    """One row for each example of a part, in the part's order.
+
+    The columns are row, label, prediction, probability (of the prediction), gradient_norm, part;
+    with independent labels a label, a prediction and a probability for each of them.
+    """
+    answers, norms = measure(network, data, part)
+    examples, rows = data.examples, data.indices[part]
+    table = tabulate(answers, examples, rows)
+    if examples.multi_label:
+        assert examples.target is not None, "the source was asked for a target"
+        for name, column in zip(examples.class_names, examples.target[rows].T, strict=True):
+            table[f"label_{safe(name)}"] = column
+    else:
+        probability = table.filter(regex="^probability_").max(axis=1)
+        table = table[["row", "label", "prediction"]].assign(probability=probability)
+    return table.assign(gradient_norm=norms, part=part)
+
+
+@torch.no_grad()
+def measure(
+    network: TwoLayerNetwork, data: ExampleData, part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The answer to each example, and the norm of its gradient by the equations.
+
+    Whatever rule trained the network, the gradient is that of its cost.
+
+    Returns:
+        Answers (m, outputs) and norms (m,).
+    """
+    answers, norms = [], []
+    for inputs, targets in data.chunks(part):
+        activations = forward(network.params, inputs)
+        gradients = backward(network.params, activations, inputs, targets, dz2=network.cost.dz2)
+        answers.append(activations.A2.float())
+        norms.append(example_norms(activations, gradients, inputs).whole)
+    return torch.cat(answers).numpy(), torch.cat(norms).numpy()
