@@ -240,6 +240,56 @@ def test_a_replay_trains_what_the_command_line_would(train: Train) -> None:
     assert pd.read_csv(other / "curves.csv").shape[0] == 2
 
 
+def test_an_interrupted_replay_goes_on_where_it_was(train: Train, tmp_path: Path) -> None:
+    again = ("task=replay", "experiment=sklearn_wine", "trainer.max_epochs=3", "logger=none")
+    whole = train(*again, "replay.seeds=2")
+    folder = tmp_path / "interrupted"
+    half = ("experiment=sklearn_wine", "trainer.max_epochs=2", "trainer.enable_progress_bar=false")
+    cut = [folder / "runs" / f"replay_seed{seed}" for seed in (0, 1)]
+    assert train(*again, "replay.seeds=1", into=folder).code == 0
+    finished = (cut[0] / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    train(*half, "seed=1", "logger=none", into=cut[1])
+    pretend_interrupted(cut[1], max_epochs=3)
+    answer = train(*again, "replay.seeds=2", into=folder)
+    assert answer.code == 0, answer.err
+    assert (cut[0] / "checkpoints" / "last.ckpt").stat().st_mtime_ns == finished
+    for seed in (0, 1):
+        name = f"replay_seed{seed}/curves.csv"
+        expected = (whole.folder / "runs" / name).read_text()
+        assert (folder / "runs" / name).read_text() == expected
+
+
+def pretend_interrupted(folder: Path, max_epochs: int) -> None:
+    """Make a run that has ended look like a longer one that was interrupted after an epoch."""
+    path = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["config"]["trainer"]["max_epochs"] = max_epochs
+    torch.save(checkpoint, path)
+    (folder / "metrics.json").unlink()
+
+
+def test_the_folder_of_another_replay_is_refused(train: Train) -> None:
+    short = ("task=replay", "experiment=sklearn_iris", "replay.seeds=1", "logger=none")
+    first = train(*short, "trainer.max_epochs=1")
+    answer = train(*short, "trainer.max_epochs=2", into=first.folder)
+    assert answer.code == 2
+    assert "other settings of trainer" in answer.err
+
+
+def test_the_random_matrix_comes_along_with_the_training(train: Train) -> None:
+    common = ("data=iris", "backward=feedback_alignment", "logger=none")
+    whole = train(*common, "trainer.max_epochs=2")
+    half = train(*common, "trainer.max_epochs=1")
+    resumed = train(
+        *(*common, "trainer.max_epochs=2", "backward.seed=5", f"ckpt_path={half.folder}")
+    )
+    assert resumed.code == 0, resumed.err
+    one, two = (torch.load(a.folder / "checkpoints/last.ckpt") for a in (whole, resumed))
+    assert one["feedback"].shape == one["state_dict"]["W2"].shape
+    assert torch.equal(one["feedback"], two["feedback"])
+    assert torch.equal(one["state_dict"]["W1"], two["state_dict"]["W1"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -17,6 +17,8 @@ from handgrad.schema import PublishedFigure
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """Train every run of the experiment, compare, and write results.md, .csv and .png.
 
+    In the folder of a replay that was interrupted, what it has trained is not trained again.
+
     Raises:
         BadInput: if a run's configuration or data are wrong.
         Failed: if a run fails.
@@ -28,6 +30,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     record.write_run(folder, config)
     training = runs.train_all(planned, replay["jobs"])
     trained = list(track(training, name, len(planned), console=Console(stderr=True)))
+    record.point_to(folder)  # not to its last run
     wanted = [PublishedFigure.model_validate(node) for node in replay["figures"]]
     rows = verdict.rows(wanted, trained, replay["solved_within"])
     page = report.markdown(name, config, overrides, rows)
