@@ -45,7 +45,7 @@ LAYERS = {
         ("module.py", "optimizers.py"), frozenset({"equations", "rules", "module"}), CONFIGURATION
     ),
     "processes": Layer(
-        ("errors.py", "ranks.py", "launch.py", "strategy.py"),
+        ("allocator.py", "errors.py", "ranks.py", "launch.py", "strategy.py"),
         frozenset({"processes"}),
         CONFIGURATION,
     ),

@@ -197,8 +197,9 @@ class TwoLayerNetwork(L.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
-        seen = None
+        self.last_seen = None
         for update in block.updates:
+            seen = None  # its memory serves the next update
             seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
@@ -213,29 +214,37 @@ class TwoLayerNetwork(L.LightningModule):
         Returns:
             The last piece's activations and gradients; None where this device's share is empty.
         """
-        backward_pass, params, seen = self.backward_pass, self.moved, None
-        assert backward_pass is not None, "training needs a rule"
         ordered = self.ordered_sums is not None
         alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
-        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        for parameter in self.moved:
+            parameter.grad = None  # its memory serves this gradient
         if not alone:
             self.sum.clear()
-        for piece, place in zip(update.pieces, update.places, strict=True):
-            X, Y = block.inputs[piece], block.targets[piece]
-            if ordered:  # where a tensor begins in memory can change the rounding of its products
-                X, Y = X.clone(), Y.clone()
-            activations = self.forward_pass(params, X)
-            gradients = backward_pass(params, activations, X, Y)
-            for tally in tallies:
-                tally.add(activations, Y)
+        seen = None
+        for rows, place in zip(update.pieces, update.places, strict=True):
+            seen = None  # its memory serves the next piece
+            seen = self.differentiate_piece(block, rows, *tallies)
             if alone:
-                write(params, gradients)
+                write(self.moved, seen.gradients)
             else:
-                self.sum.add(gradients, len(X), place)
-            seen = Seen(activations, gradients, X, scale)
+                self.sum.add(seen.gradients, len(seen.X), place)
         if not alone:
             self.sum.write_mean(update.examples)
         return seen
+
+    def differentiate_piece(self, block: Block, rows: slice, *tallies: Tally) -> Seen:
+        """The equations on consecutive rows of a block, counted by the tallies."""
+        assert self.backward_pass is not None, "training needs a rule"
+        X, Y = block.inputs[rows], block.targets[rows]
+        if self.ordered_sums is not None:
+            # Where a tensor begins in memory can change the rounding of its products.
+            X, Y = X.clone(), Y.clone()
+        activations = self.forward_pass(self.moved, X)
+        gradients = self.backward_pass(self.moved, activations, X, Y)
+        for tally in tallies:
+            tally.add(activations, Y)
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        return Seen(activations, gradients, X, scale)
 
     def clip(self) -> None:
         """Bound the norm of the whole gradient."""

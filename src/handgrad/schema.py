@@ -52,7 +52,7 @@ class Data(Target):
     """data.* of every source."""
 
     batch_size: Positive | Literal["full"]
-    microbatch: Positive | None
+    microbatch: Positive | Literal["auto"] | None
     passes_per_epoch: Positive
     scale: Annotated[str, Field(pattern=r"^(auto|none|standard|minmax|/[0-9.eE+-]+)$")]
     validation: Fraction | None
