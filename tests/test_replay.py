@@ -14,6 +14,7 @@ from conftest import Train, composed, files, fit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from handgrad import optimizers
+from handgrad.initialization import initialize
 from handgrad.replay import values, verdict
 from handgrad.replay.runs import ALONE, Trained
 from handgrad.replay.verdict import Row
@@ -328,6 +329,40 @@ def test_xor_is_solved(train: Train) -> None:
     assert shares["2-2-1"] >= 60
 
 
+def test_parity_takes_as_many_sweeps_as_a_bare_loop(train: Train) -> None:
+    rows = replayed(train, "experiment=parity4", "replay.seeds=6", "trainer.max_epochs=100")
+    ours = [float(sweeps) for sweeps in rows[1]["values"].split()]
+    expected = [bare_parity_sweeps(seed, 1000) for seed in range(6)]
+    assert [math.ceil(sweeps / 10) * 10 for sweeps in expected if sweeps] == [
+        sweeps for sweeps in ours if not math.isnan(sweeps)
+    ]
+    assert [math.isnan(sweeps) for sweeps in ours] == [sweeps is None for sweeps in expected]
+    assert 2 <= sum(sweeps is not None for sweeps in expected) <= 5
+
+
+def bare_parity_sweeps(seed: int, most: int) -> int | None:
+    """Sweeps of summed gradients, rate 0.5 and momentum 0.9, until each output is within 0.1."""
+    start = initialize("uniform", 4, 4, 1, generator=torch.Generator().manual_seed(seed))
+    params = [each.detach().double().numpy().copy() for each in start]
+    velocity = [np.zeros_like(each) for each in params]
+    X = np.array([[int(bit) for bit in f"{row:04b}"] for row in range(16)], dtype=float)
+    Y = np.where(X.sum(1) % 2 == 1, 0.9, 0.1)[:, None]
+    for sweep in range(most + 1):
+        W1, b1, W2, b2 = params
+        A1 = 1 / (1 + np.exp(-(X @ W1.T + b1)))
+        A2 = 1 / (1 + np.exp(-(A1 @ W2.T + b2)))
+        if np.abs(A2 - Y).max() <= 0.1:
+            return sweep
+        dz2 = (A2 - Y) * A2 * (1 - A2)
+        dz1 = dz2 @ W2 * A1 * (1 - A1)
+        sums = [dz1.T @ X, dz1.sum(0), dz2.T @ A1, dz2.sum(0)]
+        for each, speed, gradient in zip(params, velocity, sums, strict=True):
+            speed *= 0.9
+            speed -= 0.5 * gradient
+            each += speed
+    return None
+
+
 def test_iris_is_learned_as_well_as_scikit_learn_does(train: Train) -> None:
     (row,) = replayed(train, "experiment=sklearn_iris", "replay.seeds=4")
     assert float(row["ours"]) > 90
@@ -342,7 +377,6 @@ def test_figures_of_scikit_learn_are_met(train: Train, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["parity4", "symmetry"])
-def test_truth_tables_are_learned_as_published(train: Train, name: str) -> None:
-    rows = replayed(train, f"experiment={name}", "replay.seeds=16", "replay.jobs=2")
+def test_symmetry_is_learned_as_published(train: Train) -> None:
+    rows = replayed(train, "experiment=symmetry", "replay.seeds=16", "replay.jobs=2")
     assert {row["verdict"] for row in rows} == {"PASS", ""}

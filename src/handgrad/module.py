@@ -178,7 +178,8 @@ class TwoLayerNetwork(L.LightningModule):
         """Train on with the matrix of the training that is continued."""
         kept = isinstance(self.rule, Feedback) and self.rule.fixed is not None
         if kept and FEEDBACK in checkpoint and self.bind_rule is not None:
-            self.bind(partial(self.bind_rule, B=checkpoint[FEEDBACK]))
+            again = partial(self.bind_rule, B=checkpoint[FEEDBACK])  # pyright: ignore - takes it
+            self.bind(again)
 
     @override
     def on_train_start(self) -> None:

@@ -95,7 +95,8 @@ def refuse_another(run: Run) -> None:
 
 def train_all(runs: list[Run], jobs: int) -> Iterator[Trained]:
     """Train every run, `jobs` of them side by side; they come in their order."""
-    yield from Parallel(n_jobs=jobs, return_as="generator")(delayed(train_one)(run) for run in runs)
+    trained = Parallel(n_jobs=jobs, return_as="generator")(delayed(train_one)(run) for run in runs)
+    yield from trained  # pyright: ignore[reportReturnType] - joblib has no types
 
 
 def train_one(run: Run) -> Trained:

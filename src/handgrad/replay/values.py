@@ -27,13 +27,13 @@ def value_of(value: str, curve: pd.DataFrame, folder: Path, solved_within: float
     if " " in value and "/" in value:
         epoch, column = value.split()
         return pick(epoch, column, curve) * scale_of(value)
-    solved = curve[curve["deviation/train"] <= solved_within]
+    solved = curve.index[curve["deviation/train"] <= solved_within].tolist()
     if value == "solved":
-        return 100.0 * bool(len(solved))
-    if not len(solved):
+        return 100.0 * bool(solved)
+    if not solved:
         return math.nan
     if value == "sweeps":
-        return float(solved["updates"].iloc[0])
+        return float(curve["updates"].tolist()[solved[0]])
     weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     pattern = {"antisymmetric": antisymmetric, "weights 1:2:4": in_ratio}[value]
     return 100.0 * pattern(weights["W1"])
