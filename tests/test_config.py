@@ -166,6 +166,7 @@ def test_every_experiment_runs(train: Train, tmp_path: Path, experiment: str) ->
     if "root" in node:
         write_idx(tmp_path)
         overrides = [f"data.root={tmp_path}", "data.download=false"]
+        overrides += ["data.train_examples=10"] if node["train_examples"] else []
     answer = train(f"experiment={experiment}", "debug=one_update", *overrides)
     assert answer.code == 0, answer.err
     assert "1 updates" in answer.out

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from handgrad import strategy
 from handgrad.checkpoints import BestCheckpoint, LastCheckpoint
+from handgrad.curves import LearningCurves
 from handgrad.dashboard import hparams
 from handgrad.dashboard.callback import Dashboard, until_watched
 from handgrad.data.module import ExampleData
@@ -172,7 +173,21 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
                 "part; give data.validation, or watch cost/train or accuracy/train"
             )
         kept.append(EarlyStopping(**early))
-    return kept
+    return [*kept, *recorders(config, data, folder)]
+
+
+def recorders(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Callback]:
+    """What records the learning curves, if that is wanted.
+
+    Raises:
+        BadInput: if a part that is to be evaluated is empty.
+    """
+    curves = config["callbacks"]["curves"]
+    for part in curves["parts"]:
+        if not len(data.indices[part]):
+            raise BadInput(f"callbacks.curves.parts={curves['parts']}: the part {part} is empty")
+    wanted = curves["parts"] or curves["gradient"]
+    return [LearningCurves(folder / "curves.csv", **curves)] if wanted else []
 
 
 def dashboard(config: dict[str, Any], folder: Path) -> list[Dashboard]:
