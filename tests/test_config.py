@@ -166,6 +166,7 @@ def test_every_experiment_runs(train: Train, tmp_path: Path, experiment: str) ->
     if "root" in node:
         write_idx(tmp_path)
         overrides = [f"data.root={tmp_path}", "data.download=false"]
+        overrides += ["data.train_examples=10"] if node["train_examples"] else []
     answer = train(f"experiment={experiment}", "debug=one_update", *overrides)
     assert answer.code == 0, answer.err
     assert "1 updates" in answer.out
@@ -189,7 +190,7 @@ VALUES: list[tuple[str, list[Any], list[Any]]] = [  # key, right values, wrong v
     ("model.init_range", [0.5, 1], [0, -1.0, math.nan, math.inf, None]),
     ("model.compile", [True, False], [1, "yes", None]),
     ("data.batch_size", [1, 10, "full"], [0, -1, 2.5, "half", "10", None, True]),
-    ("data.microbatch", [None, 1, 7], [0, -1, 2.5, "full"]),
+    ("data.microbatch", [None, "auto", 1, 7], [0, -1, 2.5, "full"]),
     ("data.passes_per_epoch", [1, 3], [0, -1, 0.5, None]),
     ("data.scale", ["auto", "none", "standard", "minmax", "/255"], ["max", "255", None, 255]),
     ("data.validation", [0, 0.0, 0.5], [-0.1, 1, 1.0, 2, math.nan, "a"]),

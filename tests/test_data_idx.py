@@ -113,6 +113,21 @@ def test_pictures_stay_bytes_and_the_split_is_the_official_one(folder):
     assert FashionMnist(root=folder, download=False).read().class_names[9] == "Ankle boot"
 
 
+def test_the_first_examples_of_the_training_part_can_be_taken_alone(folder):
+    whole = Mnist(root=folder, download=False).read()
+    few = Mnist(root=folder, download=False, train_examples=4).read()
+    np.testing.assert_array_equal(few.parts, [0] * 4 + [1] * 2 + [2] * 5)
+    rows = [0, 1, 2, 3, *range(13, 20)]
+    np.testing.assert_array_equal(few.X, whole.X[rows])
+    np.testing.assert_array_equal(few.target, whole.target[rows])
+
+
+@pytest.mark.parametrize("number", [0, 14])
+def test_more_training_examples_than_there_are_is_refused(folder, number):
+    with pytest.raises(ValueError, match=f"data.train_examples={number}: there are 13"):
+        Mnist(root=folder, download=False, train_examples=number).read()
+
+
 def test_another_models_pictures_are_refused(folder):
     known = FashionMnist(root=folder, download=False).read().known
     with pytest.raises(ValueError, match="data=mnist does not fit the model: its classes"):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from sklearn import datasets
 
+from handgrad.data.boolean import Parity, Symmetry
 from handgrad.data.examples import Examples, Known
 from handgrad.data.sources import BreastCancer, Circles, Digits, Iris, Moons, Spirals, Wine, Xor
 
@@ -57,6 +58,39 @@ def test_four_points_without_noise_are_the_truth_table_of_xor():
     examples = Xor(examples=4, noise=0, seed=5).read()
     np.testing.assert_array_equal(examples.X, [[0, 0], [0, 1], [1, 0], [1, 1]])
     np.testing.assert_array_equal(examples.target, [0, 1, 1, 0])
+
+
+def test_parity_of_two_bits_is_xor_and_targets_are_as_given():
+    examples = Parity(bits=2, targets=[0.1, 0.9]).read()
+    np.testing.assert_array_equal(examples.X, [[0, 0], [0, 1], [1, 0], [1, 1]])
+    Y = examples.encode(np.arange(4))
+    np.testing.assert_allclose(Y, [[0.1], [0.9], [0.9], [0.1]], rtol=1e-6)
+    assert examples.n_outputs == 1
+
+
+def test_truth_tables_hold_every_row_once():
+    parity = Parity(bits=4, targets=[0, 1]).read()
+    symmetry = Symmetry(bits=6, targets=[0, 1]).read()
+    assert len(np.unique(parity.X, axis=0)) == len(parity) == 16
+    assert len(np.unique(symmetry.X, axis=0)) == len(symmetry) == 64
+    assert [int(t) for t in parity.target[:, 0]] == [bin(row).count("1") % 2 for row in range(16)]
+    texts = ["".join(str(int(bit)) for bit in row) for row in symmetry.X]
+    assert symmetry.target[:, 0].tolist() == [text == text[::-1] for text in texts]
+    assert sum(symmetry.target[:, 0]) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"bits": 1}, "data.bits=1"),
+        ({"bits": 17}, "data.bits=17"),
+        ({"targets": [0.1]}, "data.targets"),
+        ({"targets": [0.1, 1.2]}, "data.targets"),
+    ],
+)
+def test_a_wrong_key_of_a_truth_table_is_named(change, key):
+    with pytest.raises(ValueError, match=key):
+        Parity(**{"bits": 2, "targets": [0.1, 0.9]} | change)
 
 
 def test_the_class_of_noisy_xor_is_that_of_the_nearest_corner():

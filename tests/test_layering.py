@@ -45,7 +45,7 @@ LAYERS = {
         ("module.py", "optimizers.py"), frozenset({"equations", "rules", "module"}), CONFIGURATION
     ),
     "processes": Layer(
-        ("errors.py", "ranks.py", "launch.py", "strategy.py"),
+        ("allocator.py", "errors.py", "ranks.py", "launch.py", "strategy.py"),
         frozenset({"processes"}),
         CONFIGURATION,
     ),
@@ -57,7 +57,7 @@ LAYERS = {
     "program": Layer(
         (
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
-            *("benchmark/*.py", "saved.py", "record.py", "quiet.py"),
+            *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
             *("checkpoints.py", "progress.py", "live_check.py", "drift.py"),
             *("tables.py", "spreadsheet.py"),
         ),

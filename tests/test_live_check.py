@@ -7,6 +7,7 @@ from functools import partial
 import lightning as L
 import pytest
 import torch
+from conftest import Train
 from lightning.pytorch.loggers import Logger
 
 from handgrad.backprop import Cost, Gradients, backward, cross_entropy
@@ -152,3 +153,8 @@ def test_nothing_runs_where_it_is_switched_off(capsys) -> None:
     assert check.wrong == []
     assert not any(name.startswith("check/") for name in scalars.points)
     assert capsys.readouterr().out == ""
+
+
+def test_clipping_does_not_touch_what_is_checked(train: Train) -> None:
+    often = ("check.checksum_every_n_updates=1", "trainer.max_epochs=1", "data=iris")
+    assert train(*often, "optimizer.clip_norm=0.001", "logger=none").code == 0

@@ -243,6 +243,29 @@ def test_microbatches_are_the_whole_batch(microbatch: int) -> None:
     assert mine == pytest.approx(its, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "rows"),
+    [
+        (("model.hidden=16",), 2**19 // 16),
+        (("model.hidden=4096",), 512),
+        (("model.hidden=4096", "data.microbatch=null"), None),
+        (("model.hidden=4096", "data.microbatch=7"), 7),
+        (("model.hidden=4096", "trainer.precision=64-true"), 512),
+    ],
+)
+def test_a_processor_computes_what_its_cache_holds(
+    overrides: tuple[str, ...], rows: int | None
+) -> None:
+    assert build.data(composed("data=iris", *overrides)).microbatch == rows
+
+
+def test_training_calls_the_rule_itself() -> None:
+    """Not Hydra's guard of it, which would cost more than a small network's update."""
+    network, _ = built(*IRIS)
+    assert type(network.rule) is functools.partial
+    assert network.rule.func is backprop.backward
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_blocks_of_updates_are_bitwise_one_update_at_a_time(optimizer: str) -> None:
     overrides = (*IRIS, f"optimizer={optimizer}", "optimizer.accumulate=2")

@@ -220,6 +220,17 @@ def test_the_random_matrix_is_a_pure_function_of_seed_and_shape() -> None:
     assert float(first.std()) == pytest.approx(1 / 12**0.5, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["feedback_alignment", "sign_symmetric"])
+def test_a_matrix_that_is_given_is_used_instead_of_a_drawn_one(name: str) -> None:
+    factory, (params, *_) = getattr(rules, name), problem()
+    drawn = factory(backprop.cross_entropy, seed=1)
+    again = factory(backprop.cross_entropy, seed=2, B=drawn.fixed(params.W2))
+    assert torch.equal(again.matrix(params.W2), drawn.matrix(params.W2))
+    assert not torch.equal(
+        factory(backprop.cross_entropy, seed=2).matrix(params.W2), drawn.matrix(params.W2)
+    )
+
+
 def test_drawing_a_matrix_leaves_the_global_generator_alone() -> None:
     rules.drawn.cache_clear()
     before = torch.get_rng_state()

@@ -64,6 +64,7 @@ def test_a_run_leaves_its_figures_checkpoints_and_curves(train: Train, tmp_path:
         "checkpoints/last.ckpt",
         "hparams.yaml",
         "metrics.json",
+        "report.md",
         "run.json",
     }
     assert {path.name for path in tmp_path.iterdir()} == {".latest", "logs"}
@@ -97,7 +98,7 @@ def test_a_run_leaves_its_figures_checkpoints_and_curves(train: Train, tmp_path:
     assert record["seed"] == 0
     percent = f"{figures['accuracy/test']:.2%}"
     assert percent in answer.out
-    assert f"tensorboard --logdir {answer.folder.parent}" in answer.out.splitlines()[-1]
+    assert f"tensorboard --logdir {answer.folder.parent}" in answer.out.splitlines()[-2]
 
 
 def test_the_newest_run_is_easy_to_find(train: Train, tmp_path: Path) -> None:

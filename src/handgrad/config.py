@@ -100,6 +100,27 @@ def check_combinations(config: dict[str, Any]) -> None:
         raise BadInput("check.precision=all is a report of its own: it needs task=check")
     if config["task"] == "benchmark":
         check_plain(config)
+    check_replay(config["replay"], wanted=config["task"] == "replay")
+
+
+def check_replay(replay: dict[str, Any], *, wanted: bool) -> None:
+    """Refuse figures of runs that there are none of, and a replay of nothing.
+
+    Raises:
+        BadInput: one line that names the key.
+    """
+    if wanted and not replay["figures"]:
+        raise BadInput("task=replay needs an experiment with published figures: experiment=...")
+    names = [run["name"] for run in replay["runs"]]
+    named = [(key, figure) for figure in replay["figures"] for key in ("run", "minus")]
+    named += [("run", curve) for curve in replay["published_curves"]]
+    for key, node in named:
+        name = node.get(key)
+        if name not in names and (name is not None or (key == "run" and names)):
+            accepted = ", ".join(names) or "null"
+            raise BadInput(f"replay: {key}={name} is none of replay.runs; accepted: {accepted}")
+    if len(set(names)) < len(names):
+        raise BadInput(f"replay.runs={names}: every run needs a name of its own")
 
 
 def check_exactness(config: dict[str, Any]) -> None:

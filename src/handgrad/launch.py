@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from handgrad import ranks
+from handgrad.allocator import keep_freed_memory
 from handgrad.errors import BadInput, Failed
 
 RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
@@ -89,6 +90,7 @@ def run(job: Job, *, parallel_launcher: bool) -> None:
 
 def run_task(job: Job) -> None:
     """Run a job's task in this process."""
+    keep_freed_memory()
     task = importlib.import_module(f"handgrad.tasks.{job.config['task']}")
     task.run(job.config, job.overrides, job.folder)
 

@@ -1,6 +1,7 @@
 """The LightningModule: when the equations run, and what becomes of their result. No formula."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import lightning as L
@@ -13,10 +14,11 @@ from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
 from handgrad.loss_scale import LossScale
-from handgrad.rules import Rule
+from handgrad.rules import Feedback, Rule
 from handgrad.tally import Sums, Tally
 
 COSTS = {"cross_entropy": backprop.cross_entropy, "quadratic": backprop.quadratic}
+FEEDBACK = "feedback"  # the key of a checkpoint that holds a rule's fixed random matrix
 SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
 
 
@@ -118,14 +120,12 @@ class TwoLayerNetwork(L.LightningModule):
         )
         self.W1, self.b1, self.W2, self.b2 = (torch.nn.Parameter(tensor) for tensor in start)
         self.cost = COSTS[cost]
-        self.bind_rule = rule
-        self.rule = None if rule is None else rule(self.cost)
         self.loss_scale: LossScale | None = None
         self.forward_pass: Callable[[Parameters, Tensor], Activations] = backprop.forward
-        self.backward_pass = self.rule
         if compile:
             self.forward_pass = torch.compile(backprop.forward)
-            self.backward_pass = None if self.rule is None else torch.compile(self.rule)
+        self.compiled = compile
+        self.bind(rule)
         self.optimizer, self.weight_decay, self.clip_norm = optimizer, weight_decay, clip_norm
         self.scheduler, self.scheduler_interval = scheduler, scheduler_interval
         self.scheduler_monitor, self.ordered_sums = scheduler_monitor, ordered_sums
@@ -134,6 +134,13 @@ class TwoLayerNetwork(L.LightningModule):
         self.last_seen: Seen | None = None  # of the newest update, for the check
         self.figures: dict[str, float] = {}  # the newest points of the curves
         self.published: dict[str, float] = {}  # of the last epoch, or of the test
+
+    def bind(self, rule: Callable[[Cost], Rule] | None) -> None:
+        """Take a rule to train with, which gets the cost once."""
+        self.bind_rule = rule
+        self.rule = self.backward_pass = None if rule is None else rule(self.cost)
+        if self.compiled and self.rule is not None:
+            self.backward_pass = torch.compile(self.rule)
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -161,6 +168,20 @@ class TwoLayerNetwork(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer)}}
 
     @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random matrix of a rule that has one, whoever draws it otherwise later."""
+        if isinstance(self.rule, Feedback) and self.rule.fixed is not None:
+            checkpoint[FEEDBACK] = self.rule.fixed(self.W2.detach())
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Train on with the matrix of the training that is continued."""
+        kept = isinstance(self.rule, Feedback) and self.rule.fixed is not None
+        if kept and FEEDBACK in checkpoint and self.bind_rule is not None:
+            again = partial(self.bind_rule, B=checkpoint[FEEDBACK])  # pyright: ignore - takes it
+            self.bind(again)
+
+    @override
     def on_train_start(self) -> None:
         self.moved = self.params  # looked up once: a module's attributes are slow
         self.sum = GradientSum(self.trained, self.ordered_sums or 1)
@@ -177,8 +198,9 @@ class TwoLayerNetwork(L.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
-        seen = None
+        seen = self.last_seen = None
         for update in block.updates:
+            seen = None  # its memory serves the next update
             seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
@@ -193,29 +215,37 @@ class TwoLayerNetwork(L.LightningModule):
         Returns:
             The last piece's activations and gradients; None where this device's share is empty.
         """
-        backward_pass, params, seen = self.backward_pass, self.moved, None
-        assert backward_pass is not None, "training needs a rule"
         ordered = self.ordered_sums is not None
         alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
-        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        for parameter in self.moved:
+            parameter.grad = None  # its memory serves this gradient
         if not alone:
             self.sum.clear()
-        for piece, place in zip(update.pieces, update.places, strict=True):
-            X, Y = block.inputs[piece], block.targets[piece]
-            if ordered:  # where a tensor begins in memory can change the rounding of its products
-                X, Y = X.clone(), Y.clone()
-            activations = self.forward_pass(params, X)
-            gradients = backward_pass(params, activations, X, Y)
-            for tally in tallies:
-                tally.add(activations, Y)
+        seen = None
+        for rows, place in zip(update.pieces, update.places, strict=True):
+            seen = None  # its memory serves the next piece
+            seen = self.differentiate_piece(block, rows, *tallies)
             if alone:
-                write(params, gradients)
+                write(self.moved, seen.gradients)
             else:
-                self.sum.add(gradients, len(X), place)
-            seen = Seen(activations, gradients, X, scale)
+                self.sum.add(seen.gradients, len(seen.X), place)
         if not alone:
             self.sum.write_mean(update.examples)
         return seen
+
+    def differentiate_piece(self, block: Block, rows: slice, *tallies: Tally) -> Seen:
+        """The equations on consecutive rows of a block, counted by the tallies."""
+        assert self.backward_pass is not None, "training needs a rule"
+        X, Y = block.inputs[rows], block.targets[rows]
+        if self.ordered_sums is not None:
+            # Where a tensor begins in memory can change the rounding of its products.
+            X, Y = X.clone(), Y.clone()
+        activations = self.forward_pass(self.moved, X)
+        gradients = self.backward_pass(self.moved, activations, X, Y)
+        for tally in tallies:
+            tally.add(activations, Y)
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        return Seen(activations, gradients, X, scale)
 
     def clip(self) -> None:
         """Bound the norm of the whole gradient."""

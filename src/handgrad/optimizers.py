@@ -71,6 +71,19 @@ def build(
     )
 
 
+def penalty(optimizer: torch.optim.Optimizer) -> float:
+    """(1/2) weight_decay sum W^2: what the cost is larger by, if its gradient is to hold the decay.
+
+    Nielsen, chapter 3, eq. 85; there lambda / n stands for the weight decay.
+    """
+    return sum(
+        0.5 * group["weight_decay"] * float(parameter.detach().square().sum())
+        for group in optimizer.param_groups
+        if group.get("weight_decay")
+        for parameter in group["params"]
+    )
+
+
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a step evaluates cost and gradient several times, as a line search does."""
     return isinstance(optimizer, torch.optim.LBFGS)
@@ -79,4 +92,6 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
 def clip(parameters: list[torch.nn.Parameter], norm: float | None) -> None:
     """Scale all gradients together so that their norm is at most `norm`; None leaves them."""
     if norm is not None:
+        for parameter in parameters:  # the rule's own tensors are still to be checked
+            parameter.grad = None if parameter.grad is None else parameter.grad.clone()
         clip_grad_norm_(parameters, norm)

@@ -38,7 +38,9 @@ def explain(error: ValidationError, prefix: str) -> str:
         return unknown_key(prefix + ".".join(path))
     if first["type"] == "missing":
         return f"{prefix}{'.'.join(path)} is missing"
-    same = [first, *(other for other in others if other["loc"][:1] == first["loc"][:1])]
+    if item := isinstance(first["loc"][-1], int):
+        path.pop()  # the list is the key
+    same = [first, *(o for o in others if o["loc"][:1] == first["loc"][:1] and not item)]
     nested = isinstance(error.errors()[0]["input"], dict) or (len(path) > 1 and len(same) == 1)
     if nested and "[" not in path[-1]:
         key = prefix + ".".join(path)

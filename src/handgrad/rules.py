@@ -88,10 +88,12 @@ class Feedback:
     Attributes:
         cost: the cost that trains.
         matrix: gives B (n_y, n_h) for the current W2 (n_y, n_h).
+        fixed: gives what no training changes in it, (n_y, n_h); None where there is no such thing.
     """
 
     cost: Cost
     matrix: Callable[[Tensor], Tensor]
+    fixed: Callable[[Tensor], Tensor] | None = None
     deviates: ClassVar[frozenset[str]] = frozenset({"dz1"})
 
     def __call__(
@@ -117,12 +119,26 @@ def drawn(
     return matrix.to(device=device, dtype=dtype)
 
 
-def random_magnitudes(W2: Tensor, *, seed: int, scale: float) -> Tensor:
-    """W2's signs with the fixed magnitudes of a random matrix."""
-    return torch.copysign(random_matrix(W2, seed=seed, scale=scale), W2)
+def as_given(W2: Tensor, *, B: Tensor) -> Tensor:
+    """A matrix that is there already, where W2 is."""
+    return B.to(W2)
 
 
-def feedback_alignment(cost: Cost, *, seed: int = 0, scale: float = 0.5) -> Feedback:
+def with_signs(W2: Tensor, *, fixed: Callable[[Tensor], Tensor]) -> Tensor:
+    """W2's signs with the magnitudes of a fixed matrix."""
+    return torch.copysign(fixed(W2), W2)
+
+
+def fixed_matrix(seed: int, scale: float, B: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The matrix B as a function of the W2 that it fits; drawn, if there is none yet."""
+    if B is None:
+        return partial(random_matrix, seed=seed, scale=scale)
+    return partial(as_given, B=B)
+
+
+def feedback_alignment(
+    cost: Cost, *, seed: int = 0, scale: float = 0.5, B: Tensor | None = None
+) -> Feedback:
     """Feedback alignment: errors return through a fixed random matrix, and W2 learns to fit it.
 
     T. Lillicrap, D. Cownden, D. Tweed, C. Akerman, Random synaptic feedback weights support error
@@ -132,11 +148,15 @@ def feedback_alignment(cost: Cost, *, seed: int = 0, scale: float = 0.5) -> Feed
         cost: the cost that trains.
         seed: of the matrix, which is a function of seed and shape alone.
         scale: the matrix is drawn from U(-scale, scale).
+        B: the matrix of a training that goes on, (n_y, n_h); None draws one.
     """
-    return Feedback(cost, partial(random_matrix, seed=seed, scale=scale))
+    fixed = fixed_matrix(seed, scale, B)
+    return Feedback(cost, fixed, fixed)
 
 
-def sign_symmetric(cost: Cost, *, seed: int = 0, scale: float = 0.5) -> Feedback:
+def sign_symmetric(
+    cost: Cost, *, seed: int = 0, scale: float = 0.5, B: Tensor | None = None
+) -> Feedback:
     """Sign symmetry: the feedback shares W2's signs but has fixed random magnitudes (frSF).
 
     Q. Liao, J. Leibo, T. Poggio, How important is weight symmetry in backpropagation?, AAAI (2016).
@@ -145,8 +165,10 @@ def sign_symmetric(cost: Cost, *, seed: int = 0, scale: float = 0.5) -> Feedback
         cost: the cost that trains.
         seed: of the magnitudes, which are a function of seed and shape alone.
         scale: the magnitudes are drawn from U(0, scale).
+        B: whose magnitudes are those of a training that goes on, (n_y, n_h); None draws them.
     """
-    return Feedback(cost, partial(random_magnitudes, seed=seed, scale=scale))
+    fixed = fixed_matrix(seed, scale, B)
+    return Feedback(cost, partial(with_signs, fixed=fixed), fixed)
 
 
 def sign_concordant(cost: Cost) -> Feedback:

@@ -26,7 +26,7 @@ class Node(BaseModel):
 class Main(Node):
     """The keys at the top."""
 
-    task: Literal["train", "check", "test", "predict", "export", "examples", "benchmark"]
+    task: Literal["train", "check", "test", "predict", "export", "examples", "benchmark", "replay"]
     cost: Literal["cross_entropy", "quadratic"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     reproducible: Literal["bitwise"] | None
@@ -52,7 +52,7 @@ class Data(Target):
     """data.* of every source."""
 
     batch_size: Positive | Literal["full"]
-    microbatch: Positive | None
+    microbatch: Positive | Literal["auto"] | None
     passes_per_epoch: Positive
     scale: Annotated[str, Field(pattern=r"^(auto|none|standard|minmax|/[0-9.eE+-]+)$")]
     validation: Fraction | None
@@ -67,11 +67,19 @@ class Generated(Data):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
+class TruthTable(Data):
+    """data.* of a Boolean function of bits."""
+
+    bits: Annotated[int, Field(ge=2, le=16)]
+    targets: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+
+
 class Idx(Data):
     """data.* of MNIST and its kin."""
 
     root: str
     download: bool
+    train_examples: Positive | None
     validation: None
     test: None
 
@@ -241,11 +249,19 @@ class EarlyStopping(Node):
     min_delta: NotNegativeFloat
 
 
+class Curves(Node):
+    """Keys of callbacks.curves.* and their values."""
+
+    parts: list[Literal["train", "val", "test"]]
+    gradient: bool
+
+
 class Callbacks(Node):
     """Keys of callbacks.* and their values."""
 
     checkpoint: Checkpoint
     early_stopping: EarlyStopping
+    curves: Curves
 
 
 class TensorBoard(Target):
@@ -280,6 +296,14 @@ class Check(Node):
     precision: Literal["all"] | None
 
 
+class Dashboard(Node):
+    """Keys of dashboard.* and their values."""
+
+    tier: Literal["off", "lite", "full", "deep"]
+    share: Fraction
+    save_png: bool
+
+
 class Benchmark(Node):
     """Keys of benchmark.* and their values."""
 
@@ -305,13 +329,69 @@ class Benchmark(Node):
     examples: Positive
 
 
+class ReplayRun(Node):
+    """One training of a replay: what is changed of the experiment, as on the command line."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
+    overrides: list[str]
+
+
+class PublishedFigure(Node):
+    """One published figure: what it is of, how a source came to it, and how close is close."""
+
+    run: str | None = None
+    value: Annotated[
+        str,
+        Field(
+            pattern=r"^((best|first|last) (cost|objective|accuracy|deviation)/(train|val|test)"
+            r"|(first|last) (angle/dz1|speed/(hidden|output))"
+            r"|solved|sweeps|antisymmetric|weights 1:2:4)$"
+        ),
+    ]
+    seeds: Literal["best_of_3", "mean", "median"]
+    minus: str | None = None
+    published: Finite | None = None
+    within: PositiveFloat | None = None
+    at_least: Finite | None = None
+    at_most: Finite | None = None
+
+
+class PublishedCurve(Node):
+    """Points of a published curve: epoch, counted from 0, and value."""
+
+    run: str | None = None
+    points: list[Annotated[list[Finite], Field(min_length=2, max_length=2)]]
+
+
+class Replay(Node):
+    """Keys of replay.* and their values.
+
+    What is annotated is an item of a list: its fields are no keys of the command line.
+    """
+
+    seeds: Positive
+    jobs: Positive
+    source: str | None
+    differs: str | None
+    solved_within: PositiveFloat
+    runs: list[Annotated[ReplayRun, Field(description="together they are a grid")]]
+    figures: list[Annotated[PublishedFigure, Field(description="each is a row of the table")]]
+    curve: (
+        Annotated[str, Field(pattern=r"^(cost|objective|accuracy|deviation)/(train|val|test)$")]
+        | None
+    )
+    published_curves: list[Annotated[PublishedCurve, Field(description="drawn beside ours")]]
+
+
 FIXED = {
     "model": Model,
     "trainer": Trainer,
     "callbacks": Callbacks,
     "logger": Loggers,
     "check": Check,
+    "dashboard": Dashboard,
     "benchmark": Benchmark,
+    "replay": Replay,
 }
 BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
     "data": {
@@ -326,6 +406,8 @@ BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
             (f"handgrad.data.sources.{name}" for name in ("Moons", "Circles", "Spirals", "Xor")),
             Generated,
         ),
+        "handgrad.data.boolean.Parity": TruthTable,
+        "handgrad.data.boolean.Symmetry": TruthTable,
         "handgrad.data.idx.Mnist": Idx,
         "handgrad.data.idx.FashionMnist": Idx,
         "handgrad.data.tables.Csv": Table,

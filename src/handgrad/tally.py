@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handgrad.backprop import Activations, Cost
 
-PENDING_ROWS = 8192  # answers kept before they are summed: few enough to be nothing in memory
+PENDING = 2**17  # numbers kept before they are summed: few enough to be nothing in memory
 
 
 class Sums(NamedTuple):
@@ -45,7 +45,7 @@ class Tally:
     def __init__(self, cost: Cost, multilabel: bool) -> None:
         self.cost, self.multilabel = cost, multilabel
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.pending_rows = 0
+        self.pending_size = 0
         self.sums: Tensor | None = None
 
     def add(self, activations: Activations, Y: Tensor) -> None:
@@ -56,8 +56,8 @@ class Tally:
             Y: its targets, (m, n_y).
         """
         self.pending.append((activations.z2, activations.A2, Y))
-        self.pending_rows += Y.shape[0]
-        if self.pending_rows >= PENDING_ROWS:
+        self.pending_size += Y.numel()
+        if self.pending_size >= PENDING:
             self.flush()
 
     def flush(self) -> None:
@@ -65,7 +65,7 @@ class Tally:
         if not self.pending:
             return
         z2, A2, Y = (torch.cat(tensors) for tensors in zip(*self.pending, strict=True))
-        self.pending, self.pending_rows = [], 0
+        self.pending, self.pending_size = [], 0
         wide = torch.float32 if Y.device.type == "mps" else torch.float64
         cost_sum = self.cost.value(Activations(z2, A2, z2, A2), Y).to(wide) * len(Y)
         sums = torch.stack(

@@ -52,6 +52,7 @@ class AsUsersRunIt(Contender):
                 "_target_": "handgrad.data.arrays.Arrays",
                 "path": str(path),
                 "batch_size": "full" if work.shape.full else work.shape.batch_size,
+                "microbatch": "auto",
                 "passes_per_epoch": work.plan.passes,
                 "scale": "none",
                 "validation": 0.0,

@@ -1,1 +1,1 @@
-"""What TensorBoard shows of a training, and nothing that changes it."""
+"""What TensorBoard shows of a training: it reads, and never changes what is trained."""

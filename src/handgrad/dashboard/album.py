@@ -1,6 +1,5 @@
 """The pictures of a training: when they are drawn, and where they go."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from typing_extensions import override
 
+from handgrad.dashboard.allowance import PARTS, Allowance
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
 
 STEPS = (1, 2, 5)  # in each power of ten
+EXPECTED = 1.0  # seconds that the first set of pictures takes, matplotlib's import included
 
 
 def next_picture(updates: int) -> int:
@@ -25,25 +26,26 @@ def next_picture(updates: int) -> int:
 class Album(Callback):
     """Draws the network after 1, 2, 5, 10, 20, 50, ... updates, and when the training ends.
 
-    A moment is left out when drawing it would take the pictures over their share of the time. The
-    pictures of the end are drawn in any case. On several devices the first one draws.
+    A moment is left out when drawing it would take the pictures over their share of the time; none
+    is where they are kept as PNGs. The pictures of the end are drawn in any case. On several
+    devices the first one draws.
 
     Args:
         data: that the network trains on.
-        share: of the training's time that pictures may take until it ends; None: any.
+        share: of the training's time that the dashboard may take.
         folder: where PNGs are kept; None: nowhere.
     """
 
-    def __init__(self, data: ExampleData, share: float | None, folder: Path | None) -> None:
-        self.data, self.share, self.folder = data, share, folder
+    def __init__(self, data: ExampleData, share: float, folder: Path | None) -> None:
+        self.data, self.folder = data, folder
+        self.share = PARTS["pictures"] * share if folder is None else float("inf")
         self.due = self.drawn_at = 0
         self.gradient: Tensor | None = None
-        self.spent = self.dearest = self.started = 0.0
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.due, self.drawn_at = next_picture(trainer.global_step), trainer.global_step
-        self.started = time.perf_counter()
+        self.allowance = Allowance(self.share, expected=EXPECTED)
 
     @override
     def on_train_batch_end(
@@ -58,20 +60,15 @@ class Album(Callback):
         self.gradient = pl_module.W1.grad  # Lightning clears .grad before a validation
         if trainer.global_step >= self.due:
             self.due = next_picture(trainer.global_step)
-            if self.affordable():
+            if self.allowance.affords():
                 self.draw(trainer, pl_module)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step > self.drawn_at:
             self.draw(trainer, pl_module)
-        if self.affordable():
+        if self.allowance.affords():
             self.draw(trainer, pl_module, numerical=True)
-
-    def affordable(self) -> bool:
-        """Whether another set of pictures keeps within the share."""
-        elapsed = time.perf_counter() - self.started
-        return self.share is None or self.spent + self.dearest <= self.share * elapsed
 
     def draw(
         self, trainer: L.Trainer, network: L.LightningModule, *, numerical: bool = False
@@ -89,12 +86,11 @@ class Album(Callback):
         from handgrad.dashboard import gallery  # loads matplotlib, which other tasks need not
 
         assert isinstance(network, TwoLayerNetwork)
-        began, self.drawn_at = time.perf_counter(), trainer.global_step
-        scene = gallery.capture(network, self.data, self.gradient)
-        drawn = gallery.numerical(scene, network.cost) if numerical else gallery.pictures(scene)
-        for tag, figure in drawn:
-            name = f"{tag.split('/')[1]}_{self.drawn_at:07d}.png"
-            path = self.folder / name if self.folder else None
-            gallery.publish(figure, tag, trainer.loggers, path, self.drawn_at)
-        took = time.perf_counter() - began
-        self.spent, self.dearest = self.spent + took, max(self.dearest, took)
+        self.drawn_at = trainer.global_step
+        with self.allowance.spending():
+            scene = gallery.capture(network, self.data, self.gradient)
+            drawn = gallery.numerical(scene, network.cost) if numerical else gallery.pictures(scene)
+            for tag, figure in drawn:
+                name = f"{tag.split('/')[1]}_{self.drawn_at:07d}.png"
+                path = self.folder / name if self.folder else None
+                gallery.publish(figure, tag, trainer.loggers, path, self.drawn_at)

@@ -2,6 +2,7 @@
 
 examples.py    Examples and Source: what every source gives, and how it is asked
 sources.py     data shipped with scikit-learn, and generated data
+boolean.py     truth tables of Boolean functions
 idx.py         MNIST and Fashion-MNIST
 tables.py      the user's own CSV and Parquet files
 arrays.py      the user's own .npz file or pair of .npy files

@@ -49,6 +49,7 @@ class IdxImages(Source):
     Args:
         root: folder of the four files, gzipped or not.
         download: whether files that are not there are fetched.
+        train_examples: the first so many of the training part alone; None for all of it.
     """
 
     default_scale = "/255"
@@ -57,9 +58,12 @@ class IdxImages(Source):
     mirrors: ClassVar[tuple[str, ...]]
     checksums: ClassVar[dict[str, str]]
 
-    def __init__(self, *, root: str | Path, download: bool = True) -> None:
-        """Keeps the two keys; nothing is opened yet."""
+    def __init__(
+        self, *, root: str | Path, download: bool = True, train_examples: int | None = None
+    ) -> None:
+        """Keeps the three keys; nothing is opened yet."""
         self.root, self.download = Path(root).expanduser(), download
+        self.train_examples = train_examples
 
     def prepare(self) -> None:
         """Fetches the missing files.
@@ -90,20 +94,28 @@ class IdxImages(Source):
         test_images, test_labels = self._part("t10k")
         if images.shape[1:] != test_images.shape[1:]:
             raise ValueError(f"{self.root}: training and test pictures have different sizes")
-        parts = np.full(len(images) + len(test_images), TRAIN, dtype=np.int8)
-        parts[len(images) - len(images) // 6 : len(images)] = VALIDATION
-        parts[len(images) :] = TEST
-        image_shape = (images.shape[1], images.shape[2])
-        pictures = np.concatenate([images, test_images])
+        training = self._training(len(images) - len(images) // 6)
+        validation, image_shape = len(images) // 6, (images.shape[1], images.shape[2])
+        sizes = {TRAIN: training, VALIDATION: validation, TEST: len(test_images)}
+        kept = np.r_[:training, len(images) - validation : len(images)]
+        pictures = np.concatenate([images[kept], test_images])
         examples = Examples(
             X=pictures.reshape(len(pictures), -1),
-            target=np.concatenate([labels, test_labels]).astype(np.int64),
+            target=np.concatenate([labels[kept], test_labels]).astype(np.int64),
             class_names=self.class_names,
             feature_names=pixel_names(image_shape),
-            parts=parts,
+            parts=np.repeat(list(sizes), list(sizes.values())).astype(np.int8),
             image_shape=image_shape,
         )
         return check_known(examples, known, self.title)
+
+    def _training(self, present: int) -> int:
+        """How many of the training part's examples are wanted."""
+        if self.train_examples is None:
+            return present
+        if not 1 <= self.train_examples <= present:
+            raise ValueError(f"data.train_examples={self.train_examples}: there are {present}")
+        return self.train_examples
 
     def _part(self, prefix: str) -> tuple[np.ndarray, np.ndarray]:
         """Pictures (N, rows, columns) and labels (N,) of the training or the test file, uint8."""

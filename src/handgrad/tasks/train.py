@@ -11,6 +11,7 @@ from rich.table import Table
 
 from handgrad import build, record, saved
 from handgrad.checkpoints import ConfigInCheckpoint
+from handgrad.dashboard import address
 from handgrad.data.module import ExampleData
 from handgrad.drift import DriftCheck
 from handgrad.live_check import live_check
@@ -35,7 +36,10 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     if checkpoint:
         saved.check_resumable(checkpoint, config, network)
     check = live_check(**config["check"])
+    dashboards = build.dashboard(config, folder)
     callbacks = [
+        *dashboards,
+        *build.album(config, data, folder),
         ConfigInCheckpoint(config),
         check,
         DriftCheck(),
@@ -53,8 +57,10 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         if trainer.is_global_zero and (figures or check.wrong):
             figures["check/wrong"] = check.wrong
             record.write_json(folder / "metrics.json", figures)
+            for dashboard in dashboards:
+                dashboard.finish(figures, trainer.global_step)
     if trainer.is_global_zero:
-        show(figures, folder)
+        show(figures, folder, config["dashboard"]["tier"])
 
 
 def fit_and_test(
@@ -84,7 +90,7 @@ def test_best(trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData) -
         trainer.test(network, datamodule=data, ckpt_path=best, verbose=False)
 
 
-def show(metrics: dict[str, float], folder: Path) -> None:
+def show(metrics: dict[str, float], folder: Path, tier: str) -> None:
     """The closing table, and how to look further."""
     console = Console()
     table = Table(title=f"{folder.name}", title_justify="left")
@@ -101,6 +107,5 @@ def show(metrics: dict[str, float], folder: Path) -> None:
         f"{metrics['run/devices']} device(s). Everything is in {folder}",
         soft_wrap=True,
     )
-    console.print(
-        f"tensorboard --logdir {folder.parent} --host 127.0.0.1", style="bold", soft_wrap=True
-    )
+    for line in (address.command(folder.parent), address.url(tier)):
+        console.print(line, style="bold", soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,27 @@
+"""Memory that is freed stays with the process, so that the next update finds it warm.
+
+With glibc's defaults a large tensor's pages go back to the system when it is freed, and the next
+update faults them in again, one page at a time: at 2,048 examples and 1,024 hidden units that
+costs more than the arithmetic of sigma'(z1).
+"""
+
+import ctypes
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h
+FREE_TOP_BYTES = 2**31 - 1  # kept at the heap's end; the largest that mallopt takes
+HEAP_BYTES = 32 * 2**20  # tensors up to this size come from the heap; glibc takes no more
+
+
+def keep_freed_memory() -> None:
+    """Raise glibc's thresholds for this process; where there is another C library, do nothing.
+
+    The process then keeps its peak of memory until it ends.
+
+    Source: GNU C Library, manual, "Malloc Tunable Parameters".
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # musl, macOS, Windows
+        return
+    mallopt(TRIM_THRESHOLD, FREE_TOP_BYTES)
+    mallopt(MMAP_THRESHOLD, HEAP_BYTES)

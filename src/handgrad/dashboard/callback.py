@@ -1,0 +1,233 @@
+"""The dashboard as Lightning calls it: when to look, and what is written then."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.utils.tensorboard.summary import custom_scalars, text
+from typing_extensions import override
+
+from handgrad.backprop import Gradients, Parameters
+from handgrad.dashboard import equations, hparams, precision_recall
+from handgrad.dashboard.allowance import allowances
+from handgrad.dashboard.event_log import EventLog
+from handgrad.dashboard.histograms import histograms
+from handgrad.dashboard.layout import layout
+from handgrad.dashboard.report import Facts, report
+from handgrad.dashboard.scalars import Scalars, Watched
+from handgrad.module import Seen, TwoLayerNetwork
+
+
+def until_watched(done: int, every: int) -> int:
+    """How many updates a block may hold, so that a watched update is a block of its own.
+
+    Watched are the first update, and each whose number is a multiple of `every`.
+    """
+    watched = 1 if done == 0 else (done // every + 1) * every
+    return max(1, watched - done - 1)
+
+
+class Dashboard(Callback):
+    """Writes what the equations hold, within a share of the training's time; the first device does.
+
+    Args:
+        tier: "lite", "full" or "deep".
+        share: of the training's time, at most.
+        folder: of the run, where report.md is written.
+        config: the configuration as text.
+        hyperparameters: from `hparams.values`.
+        checked: whether the gradient is audited on the first batch.
+    """
+
+    def __init__(
+        self,
+        tier: str,
+        share: float,
+        folder: Path,
+        config: str,
+        hyperparameters: dict[str, str | float],
+        checked: bool,
+    ) -> None:
+        self.tier, self.share, self.folder = tier, share, folder
+        self.config, self.hyperparameters, self.checked = config, hyperparameters, checked
+        self.points: dict[str, list[float]] = {}
+        self.before: Parameters | None = None
+        self.logs: list[EventLog] = []
+        self.failed = False
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        if not trainer.is_global_zero:
+            return
+        self.plan = trainer.datamodule.plan()  # pyright: ignore[reportAttributeAccessIssue] - ours
+        self.logs = [each for each in trainer.loggers if isinstance(each, EventLog)]
+        self.introduce(trainer, pl_module)
+        self.scalars = Scalars(self.tier, copied(pl_module))
+        self.allowances = allowances(self.share)
+        self.started, self.counted = time.perf_counter(), trainer.global_step
+
+    def introduce(self, trainer: L.Trainer, network: TwoLayerNetwork) -> None:
+        """Write what holds for the whole run."""
+        step = trainer.global_step
+        batch = min(self.plan.batch_size, self.plan.examples)
+        sizes = {
+            "m": batch * self.plan.accumulate,
+            "n_x": network.W1.shape[1],
+            "n_h": network.W1.shape[0],
+            "n_y": network.W2.shape[0],
+        }
+        cost = network.hparams["cost"]
+        resolved = {"data.batch_size": batch, "trainer.devices": trainer.world_size}
+        hyperparameters = {**self.hyperparameters, **resolved}
+        for log in self.logs:
+            if step:
+                log.forget_after(step)
+            log.write(custom_scalars(layout(self.tier)), step)
+            log.write(hparams.columns(), step)
+            log.write(hparams.began(hyperparameters, str(self.folder)), step)
+            log.write(text("about/equations", equations.table(cost, sizes)), step)
+            log.write(text("about/config", fenced(self.config)), step)
+            log.write_graph(equations.graph(cost, sizes))
+
+    @override
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        self.before = None
+        number = trainer.global_step + 1
+        due = number == 1 or number % trainer.log_every_n_steps == 0  # pyright: ignore - set late
+        if not due or not trainer.is_global_zero or len(batch.updates) > 1:
+            return
+        if self.allowances["scalars"].affords():
+            self.before = copied(pl_module)
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        seen = pl_module.last_seen
+        if self.before is None or seen is None:  # not due, or this device's share is empty
+            return
+        with self.allowances["scalars"].spending():
+            update = batch.updates[0]
+            watched = Watched(
+                before=self.before,
+                after=pl_module.params,
+                activations=seen.activations,
+                gradients=unscaled(seen),
+                inputs=seen.X,
+                targets=batch.targets[update.pieces[-1]],
+                step_gradient=[each.grad for each in pl_module.trained if each.grad is not None],
+                examples=update.examples,
+                learning_rate=trainer.optimizers[0].param_groups[0]["lr"],
+                cost=pl_module.cost,
+            )
+            self.publish(trainer, self.scalars.of(watched) | self.pace(trainer, update.examples))
+        if trainer.global_step == 1:
+            self.draw_histograms(trainer, pl_module)
+
+    def publish(self, trainer: L.Trainer, figures: dict[str, float]) -> None:
+        """Give figures to all loggers, and keep them for the report."""
+        for tag, figure in figures.items():
+            self.points.setdefault(tag, []).append(figure)
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)
+        for log in self.logs:
+            log.experiment.flush()  # so that the time of writing is counted, and seen at once
+
+    def pace(self, trainer: L.Trainer, examples: int) -> dict[str, float]:
+        """How fast the training goes, and what looking costs."""
+        now, updates = time.perf_counter(), trainer.global_step
+        rate = (updates - self.counted) * examples / (now - self.started)
+        self.started, self.counted = now, updates
+        spent = sum(each.spent for each in self.allowances.values())
+        elapsed = now - self.allowances["scalars"].started
+        return {
+            "run/epoch": updates / self.plan.updates_per_epoch,
+            "run/examples_per_second": rate,
+            "run/dashboard_share": spent / elapsed,
+        }
+
+    def draw_histograms(self, trainer: L.Trainer, network: TwoLayerNetwork) -> None:
+        """Write the histograms, where they are affordable."""
+        allowance = self.allowances["histograms"]
+        if self.logs and network.last_seen is not None and allowance.affords():
+            with allowance.spending():
+                seen = network.last_seen
+                drawn = histograms(network.params, seen.activations, unscaled(seen))
+                for log in self.logs:
+                    log.write(drawn, trainer.global_step)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        if trainer.is_global_zero:
+            self.draw_histograms(trainer, pl_module)
+
+    @override
+    @torch.no_grad()
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        part = trainer.datamodule.parts["val"]  # pyright: ignore[reportAttributeAccessIssue] - ours
+        if not self.logs or not len(part):
+            return
+        inputs, targets = part.rows(slice(0, precision_recall.EXAMPLES))
+        names = trainer.datamodule.known.class_names  # pyright: ignore - ours
+        drawn = precision_recall.curves(pl_module(inputs), targets, names)
+        for log in self.logs:
+            log.write(drawn, trainer.global_step)
+
+    @override
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.failed = True
+        self.end(trainer.global_step)
+
+    def finish(self, figures: dict[str, Any], updates: int) -> None:
+        """Write the report, and the end of the run.
+
+        Args:
+            figures: final, as in metrics.json.
+            updates: made in all.
+        """
+        batch = min(self.plan.batch_size, self.plan.examples) * self.plan.accumulate
+        said = report(self.folder.name, Facts(figures, self.points, self.checked, batch))
+        (self.folder / "report.md").write_text(said)
+        for log in self.logs:
+            log.write(text("about/report", said), updates)
+        if not self.failed:
+            self.end(updates)
+
+    def end(self, updates: int) -> None:
+        """Write whether the run succeeded."""
+        for log in self.logs:
+            log.write(hparams.ended(self.failed), updates)
+            log.save()
+
+
+def copied(network: TwoLayerNetwork) -> Parameters:
+    """The parameters as they are now."""
+    return Parameters(*(each.detach().clone() for each in network.params))
+
+
+def unscaled(seen: Seen) -> Gradients:
+    """The gradients without the loss scale of 16-mixed."""
+    if seen.scale == 1:
+        return seen.gradients
+    return Gradients(*(None if g is None else g / seen.scale for g in seen.gradients))  # pyright: ignore
+
+
+def fenced(text: str) -> str:
+    """Text as it is, within Markdown."""
+    return f"```\n{text}\n```"

@@ -1,0 +1,48 @@
+"""Histograms of what the equations hold, counted on the device in 64 bins."""
+
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
+import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from torch.utils.tensorboard.summary import histogram_raw
+
+from handgrad import statistics
+from handgrad.backprop import Activations, Gradients, Parameters
+from handgrad.dashboard.sections import HISTOGRAMS
+
+BINS = 64
+
+
+@torch.no_grad()
+def histograms(params: Parameters, activations: Activations, gradients: Gradients) -> Summary:
+    """Parameters, gradients and activations; what is not finite is left out."""
+    groups = {
+        "parameters": params._asdict(),
+        "gradients": gradients._asdict(),
+        "activations": activations._asdict(),
+    }
+    values = []
+    for group, names in HISTOGRAMS.items():
+        for name in names:
+            tensor = groups[group][name]
+            if tensor is not None and (drawn := histogram(f"{group}/{name}", tensor)):
+                values += drawn.value
+    return Summary(value=values)
+
+
+def histogram(tag: str, tensor: Tensor) -> Summary | None:
+    """One histogram; None where a value is not finite."""
+    tensor = statistics.wide(tensor.detach())
+    low, high = tensor.aminmax()
+    ends = torch.stack([low, high, tensor.sum(), tensor.square().sum()])
+    lowest, highest, total, squares = ends.tolist()
+    if not ends.isfinite().all():
+        return None
+    if lowest == highest:
+        lowest, highest = lowest - 0.5, highest + 0.5  # as torch.histc does
+    counts = torch.histc(tensor, BINS, lowest, highest).tolist()
+    width = (highest - lowest) / BINS
+    limits = [lowest + width * (number + 1) for number in range(BINS)]
+    return histogram_raw(tag, lowest, highest, tensor.numel(), total, squares, limits, counts)

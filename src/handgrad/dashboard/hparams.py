@@ -1,0 +1,92 @@
+"""The HParams tab: the same columns in every run, and no figure but those that were measured.
+
+TensorBoard takes the first run's columns for all. So all runs declare the same ones, and a run that
+lacks a key (plain descent has no momentum) leaves its cell empty. The metrics are the very curves:
+no point is written for the table's sake.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+COLUMNS = {  # the key in the configuration, and whether its values are numbers
+    "data": False,
+    "data.batch_size": True,
+    "model.hidden": True,
+    "model.init": False,
+    "cost": False,
+    "backward": False,
+    "backward.mistake": False,
+    "optimizer": False,
+    "optimizer.lr": True,
+    "optimizer.momentum": True,
+    "optimizer.weight_decay": True,
+    "optimizer.clip_norm": True,
+    "optimizer.accumulate": True,
+    "scheduler": False,
+    "trainer.precision": False,
+    "trainer.devices": True,
+    "trainer.max_epochs": True,
+    "seed": True,
+}
+METRICS = (
+    *("accuracy/test", "cost/test", "accuracy/val", "cost/val", "cost/train"),
+    *("run/updates", "run/fit_seconds"),
+)
+
+
+def values(config: dict[str, Any]) -> dict[str, str | float]:
+    """The hyperparameters of a configuration; what it does not have is left out.
+
+    Args:
+        config: validated, in plain containers. A group's name is that of the class it makes.
+    """
+    found = {}
+    for key, number in COLUMNS.items():
+        group, _, name = key.rpartition(".")
+        value = (config[group] if group else config).get(name)
+        if isinstance(value, dict):
+            value = (value["_target_"] or "none").rpartition(".")[2]
+        if isinstance(value, int | float) == number and value is not None:
+            found[key] = value
+    return found
+
+
+def columns() -> Summary:
+    """What every run declares: the columns of hyperparameters and of metrics."""
+    types = {True: api_pb2.DATA_TYPE_FLOAT64, False: api_pb2.DATA_TYPE_STRING}
+    experiment = api_pb2.Experiment(
+        hparam_infos=[
+            api_pb2.HParamInfo(name=key, type=types[number]) for key, number in COLUMNS.items()
+        ],
+        metric_infos=[
+            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag)
+            for tag in METRICS
+        ],
+    )
+    return summary(metadata.EXPERIMENT_TAG, experiment=experiment)
+
+
+def began(hyperparameters: dict[str, str | float], run: str) -> Summary:
+    """That a run began, with its hyperparameters; two runs with the same ones stay two rows."""
+    return hparams_pb(hyperparameters, trial_id=run)  # pyright: ignore - one key type of several
+
+
+def ended(failed: bool) -> Summary:
+    """That a run ended."""
+    status = api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS
+    return summary(
+        metadata.SESSION_END_INFO_TAG,
+        session_end_info=plugin_data_pb2.SessionEndInfo(status=status),
+    )
+
+
+def summary(tag: str, **content: Any) -> Summary:
+    """Plugin data without a value."""
+    held = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+    return Summary(value=[Summary.Value(tag=tag, metadata=held, tensor=metadata.NULL_TENSOR)])

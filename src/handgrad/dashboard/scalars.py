@@ -1,0 +1,181 @@
+"""The curves of one update: what the statistics say of it, with one copy from the device."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from handgrad import curvature, statistics
+from handgrad.backprop import Activations, Cost, Gradients, Parameters, forward
+from handgrad.dashboard.sections import PARAMETERS, TIERS
+
+MEMORY = 0.9  # weight of what was known of the noise before, at each new point
+POWER_STEPS = 10  # of the search for the largest eigenvalue, which starts from the one before
+KNOWN = 2.0  # standard errors beyond which a sign is known
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+class Watched(NamedTuple):
+    """One update, from before its step to after it; of its examples this device's last piece."""
+
+    before: Parameters
+    after: Parameters
+    activations: Activations
+    gradients: Gradients
+    inputs: Tensor
+    targets: Tensor
+    step_gradient: list[Tensor]  # dW1, db1, dW2, db2 as the optimizer got them
+    examples: int  # of the update, on all devices
+    learning_rate: float
+    cost: Cost
+
+
+class Scalars:
+    """The tier's quantities of an update, as finite numbers by tag.
+
+    Args:
+        tier: "lite", "full" or "deep".
+        start: the parameters at the beginning, copied.
+    """
+
+    def __init__(self, tier: str, start: Parameters) -> None:
+        self.tier, self.start = TIERS.index(tier), start
+        self.previous: list[Tensor] | None = None
+        self.noise, self.signal = 0.0, 0.0  # running sums with weights that fade
+        self.direction: Parameters | None = None
+
+    @torch.no_grad()
+    def of(self, update: Watched) -> dict[str, float]:
+        """All quantities of an update; what is not finite is left out."""
+        tensors = {**self.step(update), **self.health(update), **self.norms(update)}
+        if update.gradients.dz1 is not None:  # a rule of four gradients gives none
+            tensors |= {**self.backward_pass(update), **self.noise_terms(update)}
+        if self.tier >= TIERS.index("full"):
+            tensors |= self.more(update)
+        if self.tier >= TIERS.index("deep"):
+            tensors |= self.curvature(update)
+        values = torch.stack([tensor.detach().float() for tensor in tensors.values()]).tolist()
+        figures = self.running(dict(zip(tensors, values, strict=True)))
+        figures |= {
+            "step/learning_rate": update.learning_rate,
+            "noise/log10_batch_size": float(update.examples),
+            "cost/chance": figures.pop("cost/chance"),
+        }
+        return finite(figures)
+
+    def backward_pass(self, update: Watched) -> dict[str, Tensor]:
+        """Where the error shrinks on its way back."""
+        chain = statistics.vanishing(update.before, update.gradients)
+        return {
+            "backward/log10_dz2": chain.dz2,
+            "backward/log10_W2T_dz2": chain.W2T_dz2,
+            "backward/log10_dz1": chain.dz1,
+            "backward/kept_by_W2": chain.kept_by_W2,
+            "backward/kept_by_slope": chain.kept_by_slope,
+        }
+
+    def norms(self, update: Watched) -> dict[str, Tensor]:
+        """The norms of the gradients, and the cost of not knowing."""
+        names = (f"backward/log10_norm_d{name}" for name in PARAMETERS)
+        norms = [torch.linalg.vector_norm(statistics.wide(each)) for each in update.step_gradient]
+        half = torch.full_like(update.targets, 0.5)
+        unknowing = update.activations._replace(z2=torch.zeros_like(half), A2=half)
+        return {
+            **dict(zip(names, norms, strict=True)),
+            "cost/chance": update.cost.value(unknowing, update.targets),
+        }
+
+    def noise_terms(self, update: Watched) -> dict[str, Tensor]:
+        """How the gradients of the examples scatter."""
+        gradients = update.gradients
+        norms = statistics.example_norms(update.activations, update.gradients, update.inputs).whole
+        noise, signal, _ = statistics.noise_scale(norms, statistics.means(gradients))
+        bands = quantiles(norms, "noise/example_norm")
+        return {"noise": noise, "signal": signal, **bands}
+
+    def step(self, update: Watched) -> dict[str, Tensor]:
+        """How far the step went."""
+        ratios = statistics.update_to_weight(update.before, update.after)
+        names = (f"step/log10_update_to_weight_{name}" for name in PARAMETERS)
+        return dict(zip(names, ratios, strict=True))
+
+    def health(self, update: Watched) -> dict[str, Tensor]:
+        """How many sigmoids still let an error through."""
+        activations = update.activations
+        hidden = statistics.saturation(activations.A1)
+        return {
+            "health/saturated_hidden": hidden.share,
+            "health/saturated_output": statistics.saturation(activations.A2).share,
+            "health/dead_units": hidden.dead_share,
+            **quantiles(hidden.slope, "health/slope"),
+        }
+
+    def more(self, update: Watched) -> dict[str, Tensor]:
+        """What the full tier adds."""
+        travelled = statistics.update_to_weight(self.start, update.after)
+        found = {
+            "step/distance_from_start_W1": travelled[0],
+            "step/distance_from_start_W2": travelled[2],
+        }
+        if self.previous is not None:
+            found["step/angle_to_previous"] = statistics.angle(self.previous, update.step_gradient)
+        self.previous = [each.clone() for each in update.step_gradient]
+        if update.gradients.dz1 is not None:
+            variances = statistics.gradient_variances(
+                update.activations, update.gradients, update.inputs
+            )
+            ratios = statistics.signal_to_noise(update.gradients, variances)
+            for name, ratio in zip(PARAMETERS, ratios, strict=True):
+                found[f"noise/known_signs_{name}"] = (ratio > KNOWN).float().mean()
+        return found
+
+    def curvature(self, update: Watched) -> dict[str, Tensor]:
+        """What the deep tier adds: how curved the cost is where the step ended."""
+        params = Parameters(*(statistics.wide(each) for each in update.after))
+        inputs, targets = statistics.wide(update.inputs), statistics.wide(update.targets)
+        activations = forward(params, inputs)
+        hessian = curvature.hessian(params, activations, inputs, targets, cost=update.cost)
+        if self.direction is None:
+            self.direction = Parameters(*(torch.randn_like(each) for each in params))
+        top = curvature.largest_eigenvalue(hessian, self.direction, POWER_STEPS)
+        self.direction = top.vector
+        diagonal = curvature.gauss_newton_diagonal(params, activations, inputs, cost=update.cost)
+        traces = {
+            f"step/log10_gauss_newton_{name}": part.sum()
+            for name, part in zip(PARAMETERS, diagonal, strict=True)
+        }
+        return {
+            "step/log10_curvature": top.value,
+            "step/rate_times_curvature": top.value * update.learning_rate,
+            "step/stable_below": torch.full_like(top.value, 2.0),
+            **traces,
+        }
+
+    def running(self, figures: dict[str, float]) -> dict[str, float]:
+        """The noise scale over the points so far: both averaged, then divided."""
+        noise, signal = figures.pop("noise", math.nan), figures.pop("signal", math.nan)
+        if math.isfinite(noise + signal):
+            self.noise = MEMORY * self.noise + noise
+            self.signal = MEMORY * self.signal + signal
+        if self.signal > 0:
+            figures["noise/log10_scale"] = self.noise / self.signal
+        return figures
+
+
+def quantiles(values: Tensor, tag: str) -> dict[str, Tensor]:
+    """The quantiles of a band: the values nearest to them in rank."""
+    ordered = values.sort().values
+    last = len(ordered) - 1
+    return {f"{tag}_q{100 * each:.0f}": ordered[round(each * last)] for each in QUANTILES}
+
+
+def finite(figures: dict[str, float]) -> dict[str, float]:
+    """Those that can be drawn; the logarithm of those whose name says so."""
+    found = {}
+    for tag, figure in figures.items():
+        if "/log10_" in tag:
+            figure = math.log10(figure) if figure > 0 else math.nan
+        if math.isfinite(figure):
+            found[tag] = figure
+    return found

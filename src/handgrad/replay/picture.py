@@ -1,0 +1,68 @@
+"""The learning curves beside the published ones, and every figure in percent beside its own."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from handgrad.replay.runs import Trained
+from handgrad.replay.values import is_share, scale_of
+from handgrad.replay.verdict import Row
+from handgrad.schema import PublishedFigure
+
+PUBLISHED = {"color": "black", "marker": "x", "linestyle": "none", "markersize": 7, "zorder": 5}
+
+
+def draw(name: str, replay: dict[str, Any], trained: list[Trained], rows: list[Row]) -> Figure:
+    """One panel for the curves, if one is named; one for the figures in percent, if there are."""
+    shares = [row for row in rows if is_share(row.figure.value) and not row.figure.minus]
+    panels = [panel for panel, wanted in (("curves", replay["curve"]), ("rows", shares)) if wanted]
+    figure = Figure(figsize=(6.5 * max(1, len(panels)), 4.8), layout="constrained", dpi=110)
+    for position, panel in enumerate(panels, start=1):
+        axis = figure.add_subplot(1, len(panels), position)
+        if panel == "curves":
+            draw_curves(axis, replay, trained)
+        else:
+            draw_rows(axis, shares)
+    figure.suptitle(f"{name}: published and ours")
+    return figure
+
+
+def draw_curves(axis: Axes, replay: dict[str, Any], trained: list[Trained]) -> None:
+    """For each run the median over the seeds, the band from least to most, published points."""
+    column = replay["curve"]
+    scale = scale_of(column)
+    for name in dict.fromkeys(run.name for run in trained):
+        curves = [run.curve.set_index("epoch")[column] for run in trained if run.name == name]
+        values = pd.concat(curves, axis=1) * scale  # (epochs, seeds)
+        line = axis.plot(values.median(axis=1), label=name)[0]
+        least, most = values.min(axis=1), values.max(axis=1)
+        axis.fill_between(values.index, least, most, alpha=0.2, color=line.get_color())
+    figures = [PublishedFigure.model_validate(node) for node in replay["figures"]]
+    last = max(run.curve["epoch"].max() for run in trained)
+    points = [point for curve in replay["published_curves"] for point in curve["points"]]
+    for figure in figures:
+        if figure.value in (f"first {column}", f"last {column}") and figure.published is not None:
+            points.append([0 if figure.value.startswith("first") else last, figure.published])
+    if points:
+        axis.plot(*zip(*points, strict=True), label="published", **PUBLISHED)
+    axis.set(xlabel="epoch", ylabel=f"{column} in percent" if scale == 100 else column)
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def draw_rows(axis: Axes, rows: list[Row]) -> None:
+    """Each figure on a line of its own: the seeds, our statistic, the published value."""
+    for place, row in enumerate(reversed(rows)):
+        axis.plot(row.values, [place] * len(row.values), ".", color="#00798c", alpha=0.5)
+        axis.plot(row.ours, place, "o", color="#d1495b", label=None if place else "ours")
+        if row.figure.published is not None:
+            label = None if place else "published"
+            axis.plot(row.figure.published, place, label=label, **PUBLISHED)
+    names = [f"{row.figure.run or ''} {row.figure.value}".strip() for row in reversed(rows)]
+    axis.set_yticks(range(len(rows)), names, fontsize=8)
+    axis.set(xlabel="percent (dots: all seeds)")
+    axis.margins(y=0.15)
+    axis.grid(axis="x", alpha=0.25)
+    axis.legend(frameon=False, fontsize=8)

@@ -1,0 +1,115 @@
+"""The runs of a replay: composed as the command line would, trained as task=train does."""
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import pandas as pd
+from joblib import Parallel, delayed
+from omegaconf import OmegaConf
+
+from handgrad.cli import plain
+from handgrad.config import validate
+from handgrad.errors import BadInput
+from handgrad.saved import load
+from handgrad.tasks import train
+
+ALONE = "replay"  # the name of the only run of an experiment that names none
+FREE = ("replay", "ckpt_path")  # groups that make no difference to what a run trains
+
+
+class Run(NamedTuple):
+    """One training that a replay needs."""
+
+    name: str
+    seed: int
+    config: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+
+
+class Trained(NamedTuple):
+    """What a run left."""
+
+    name: str
+    seed: int
+    curve: pd.DataFrame  # curves.csv: one row for each epoch
+    folder: Path
+
+
+def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Run]:
+    """All runs of a replay: every seed of every named run.
+
+    A run is what `python train.py OVERRIDES` would train, without logger and progress bar. What
+    was given for the replay wins over what the run changes.
+
+    Args:
+        config: of the replay.
+        overrides: given for it on the command line.
+        folder: of the replay.
+
+    Raises:
+        BadInput: if a run's configuration is wrong, or the folder holds runs of another one.
+    """
+    replay = config["replay"]
+    runs: list[Run] = []
+    for named in replay["runs"] or [{"name": ALONE, "overrides": []}]:
+        given = [*named["overrides"], *overrides, "task=train"]
+        composed = hydra.compose("config", given)
+        for seed in range(config["seed"], config["seed"] + replay["seeds"]):
+            OmegaConf.update(composed, "seed", seed)
+            values = {**plain(composed), "logger": {}}
+            values["trainer"]["enable_progress_bar"] = False
+            validate(values)
+            place = folder / "runs" / f"{named['name']}_seed{seed}"
+            runs.append(Run(named["name"], seed, values, [*given, f"seed={seed}"], place))
+            refuse_another(runs[-1])
+    return runs
+
+
+def last_state(folder: Path) -> Path:
+    """The newest checkpoint of a run."""
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def refuse_another(run: Run) -> None:
+    """Refuse to take what lies in a run's folder for its own, if other settings made it.
+
+    Raises:
+        BadInput: if they did.
+    """
+    if not last_state(run.folder).is_file():
+        return
+    was = load(last_state(run.folder))["config"]
+    for name in run.config.keys() - set(FREE):
+        if was[name] != run.config[name]:
+            raise BadInput(
+                f"hydra.run.dir: {run.folder} was trained with other settings of {name}; "
+                "name another folder for this replay"
+            )
+
+
+def train_all(runs: list[Run], jobs: int) -> Iterator[Trained]:
+    """Train every run, `jobs` of them side by side; they come in their order."""
+    trained = Parallel(n_jobs=jobs, return_as="generator")(delayed(train_one)(run) for run in runs)
+    yield from trained  # pyright: ignore[reportReturnType] - joblib has no types
+
+
+def train_one(run: Run) -> Trained:
+    """Train one run, silently: from its last checkpoint if there is one, and not if it is done."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if not done(run.folder):
+        begun = "last" if last_state(run.folder).is_file() else None
+        with contextlib.redirect_stdout(io.StringIO()):
+            train.run({**run.config, "ckpt_path": begun}, run.overrides, run.folder)
+    return Trained(run.name, run.seed, pd.read_csv(run.folder / "curves.csv"), run.folder)
+
+
+def done(folder: Path) -> bool:
+    """Whether a run came to its end: the final figures are written last."""
+    path = folder / "metrics.json"
+    return path.is_file() and "run/updates" in json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,20 @@
+"""What a run left in its event files."""
+
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def read(folder: Path) -> EventAccumulator:
+    """All events of a folder, not thinned."""
+    everything = dict.fromkeys(("scalars", "tensors", "histograms", "images"), 0)
+    return EventAccumulator(str(folder), size_guidance=everything).Reload()
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of each scalar."""
+    events = read(folder)
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }

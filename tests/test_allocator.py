@@ -1,0 +1,38 @@
+"""Freed memory stays with the process: what was touched once is not faulted in again."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PAGES_FAULTED = """
+import resource, sys
+import torch
+from handgrad.allocator import keep_freed_memory
+from handgrad.backprop import Parameters, backward, forward
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+torch.set_num_threads(1)
+params = Parameters(torch.ones(300, 784), torch.ones(300), torch.ones(10, 300), torch.ones(10))
+X, Y = torch.ones(512, 784), torch.ones(512, 10)
+
+def faults(updates):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(updates):
+        backward(params, forward(params, X), X, Y)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(5)
+print(faults(10))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the thresholds are glibc's")
+def test_an_update_does_not_fault_its_memory_in_again() -> None:
+    def faulted(how: str) -> int:
+        command = [sys.executable, "-c", PAGES_FAULTED, how]
+        return int(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    assert faulted("kept") < 1000 < faulted("given back")

@@ -1,0 +1,167 @@
+"""What TensorBoard itself serves of our runs, asked by HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import composed
+
+from handgrad.dashboard import hparams, sections
+from handgrad.launch import Job, run_task
+
+COMMON = (
+    *("data=iris", "model.hidden=5", "trainer.max_epochs=6", "trainer.log_every_n_steps=7"),
+    *("check.checksum_every_n_updates=20", "trainer.enable_progress_bar=false"),
+    *("check.at_start=false", "dashboard.share=0.99"),
+)
+RUNS = {"momentum": ("optimizer=momentum",), "sgd": ("optimizer.lr=0.2", "dashboard=deep")}
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs whose configurations have different keys."""
+    folder = tmp_path_factory.mktemp("work") / "logs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        for name, overrides in RUNS.items():
+            (folder / name).mkdir(parents=True)
+            run_task(Job(composed(*COMMON, *overrides), [], folder / name))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["false", "true"], ids=["python", "rust"])
+def ask(request: pytest.FixtureRequest, logs: Path) -> Iterator[Ask]:
+    """Asks a TensorBoard over the runs, with its Python reader or the Rust one that most get."""
+    options = f"--logdir {logs} --load_fast {request.param} --port 0 --reload_interval 1".split()
+    command = [sys.executable, "-m", "tensorboard.main", *options]
+    board = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, process_group=0)
+    assert board.stderr is not None
+    said = next((line for line in board.stderr if "http://" in line), "")
+    address = said.partition("http://")[2].split("/")[0]
+
+    def asked(path: str, **body: Any) -> Any:
+        asking = urllib.request.Request(f"http://{address}{path}")
+        if body:
+            asking.data = json.dumps(body).encode()
+            asking.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(asking, timeout=20) as answer:
+            content = answer.read().decode()
+            is_json = answer.headers.get_content_type() == "application/json"
+            return json.loads(content) if is_json else content
+
+    try:
+        deadline = time.monotonic() + 20
+        while len(asked("/data/runs")) < len(RUNS) or not asked("/data/plugin/text/tags"):
+            assert time.monotonic() < deadline, "TensorBoard has read nothing"
+            time.sleep(0.1)
+        time.sleep(0.5)  # the last file of each run
+        yield asked
+    finally:
+        os.killpg(board.pid, signal.SIGKILL)  # and its reader
+        board.communicate()
+
+
+def test_runs_have_short_names(ask: Ask) -> None:
+    assert sorted(ask("/data/runs")) == sorted(RUNS)
+
+
+def test_descriptions_arrive_as_html_with_the_equation(ask: Ask) -> None:
+    served = ask("/data/plugin/timeseries/tags")["scalars"]["tagDescriptions"]
+    assert "<code>dz1 = W2^T dz2 * sigma'(z1)</code>" in served["backward/log10_dz1"]
+    shown = ask("/data/plugin/scalars/tags")["sgd"]
+    assert set(shown) <= {*sections.DESCRIPTIONS}
+    assert all(info["description"] for info in shown.values())
+
+
+def test_the_layout_has_the_sections_and_bands(ask: Ask) -> None:
+    served = ask("/data/plugin/custom_scalars/layout")
+    assert [each["title"] for each in served["category"]] == [s.title for s in sections.SECTIONS]
+    bands = [
+        chart["margin"]["series"][0]
+        for category in served["category"]
+        for chart in category["chart"]
+        if "margin" in chart
+    ]
+    assert {
+        "value": "noise/example_norm_q50",
+        "lower": "noise/example_norm_q10",
+        "upper": "noise/example_norm_q90",
+    } in bands
+    for series in bands:
+        for tag in series.values():
+            points = ask(f"/data/plugin/scalars/scalars?run=sgd&tag={tag}")
+            assert len(points) >= 8
+
+
+def experiment(ask: Ask) -> dict:
+    path = "/experiment/defaultExperimentId/data/plugin/hparams/experiment"
+    return ask(path, experimentName="", includeMetrics=True)
+
+
+def groups(ask: Ask) -> dict[str, dict]:
+    path = "/experiment/defaultExperimentId/data/plugin/hparams/session_groups"
+    allowed = [f"STATUS_{s}" for s in ("SUCCESS", "UNKNOWN", "RUNNING", "FAILURE")]
+    wanted = [{"hparam": key, "includeInResult": True} for key in hparams.COLUMNS]
+    served = ask(
+        path,
+        experimentName="",
+        startIndex=0,
+        sliceSize=10,
+        allowedStatuses=allowed,
+        colParams=wanted,
+    )
+    return {each["sessions"][0]["name"]: each for each in served["sessionGroups"]}
+
+
+def test_hparams_has_the_columns_of_both_runs(ask: Ask) -> None:
+    served = experiment(ask)
+    types = {info["name"]: info["type"] for info in served["hparamInfos"]}
+    assert types == {
+        key: "DATA_TYPE_FLOAT64" if number else "DATA_TYPE_STRING"
+        for key, number in hparams.COLUMNS.items()
+    }
+    assert {info["name"]["tag"] for info in served["metricInfos"]} == {*hparams.METRICS}
+
+
+def test_hparams_shows_each_runs_own_values(ask: Ask) -> None:
+    found = groups(ask)
+    assert found.keys() == RUNS.keys()
+    momentum, sgd = found["momentum"]["hparams"], found["sgd"]["hparams"]
+    assert momentum["optimizer.momentum"] == 0.9
+    assert sgd.get("optimizer.momentum") is None
+    assert sgd["optimizer.lr"] == pytest.approx(0.2)
+    assert sgd["data.batch_size"] == 10
+
+
+def test_hparams_shows_the_final_figures(ask: Ask, logs: Path) -> None:
+    for name, group in groups(ask).items():
+        session = group["sessions"][0]
+        assert session["status"] == "STATUS_SUCCESS"
+        shown = {each["name"]["tag"]: each["value"] for each in session["metricValues"]}
+        final = json.loads((logs / name / "metrics.json").read_text())
+        (*_, last) = ask(f"/data/plugin/scalars/scalars?run={name}&tag=cost/train")
+        final["cost/train"] = last[2]  # of the last window; in the file, of the last epoch
+        assert shown == pytest.approx({tag: final[tag] for tag in hparams.METRICS}, rel=1e-6)
+
+
+def test_texts_histograms_curves_and_the_graph_are_served(ask: Ask) -> None:
+    texts = ask("/data/plugin/text/tags")["sgd"]
+    names = {f"about/{name}/text_summary" for name in ("equations", "config", "report")}
+    assert names <= {*texts}
+    (equations,) = ask("/data/plugin/text/text?run=sgd&tag=about/equations/text_summary")
+    assert "<table>" in equations["text"]
+    assert "dW1 = dz1.T @ X / m" in equations["text"]
+    histograms = ask("/data/plugin/histograms/tags")["sgd"]
+    assert {"parameters/W1", "gradients/dz1", "activations/A1"} <= {*histograms}
+    assert len(ask("/data/plugin/histograms/histograms?run=sgd&tag=gradients/dW1")) >= 6
+    assert "precision_recall/setosa" in ask("/data/plugin/pr_curves/tags")["sgd"]
+    assert "dz1" in ask("/data/plugin/graphs/graph?run=sgd&conceptual=false")
