@@ -165,3 +165,12 @@ def test_texts_histograms_curves_and_the_graph_are_served(ask: Ask) -> None:
     assert len(ask("/data/plugin/histograms/histograms?run=sgd&tag=gradients/dW1")) >= 6
     assert "precision_recall/setosa" in ask("/data/plugin/pr_curves/tags")["sgd"]
     assert "dz1" in ask("/data/plugin/graphs/graph?run=sgd&conceptual=false")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_pictures_are_served(ask: Ask, run: str) -> None:
+    tags = ask("/data/plugin/images/tags")[run]
+    assert {"pictures/hinton", "pictures/confusion", "pictures/hardest"} <= {*tags}
+    shown = ask(f"/data/plugin/images/images?run={run}&tag=pictures%2Fhinton&sample=0")
+    assert shown[-1]["step"] == 60
+    assert shown[-1]["width"] > 300
