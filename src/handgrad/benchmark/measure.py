@@ -147,14 +147,18 @@ class Entry:
     def fitting(self, seconds: float) -> int:
         """The largest power of two of updates that takes so many seconds at most; 4 at least."""
         self.worker.ask("run", 2)  # compiles what is compiled late
-        updates, first = 1, self.worker.ask("run", 1)[0]
-        while True:
-            updates *= 4
-            took = self.worker.ask("run", updates)[0] - first
-            if took > seconds / 8 or updates >= LONGEST:
+        updates, first, took = 1, self.fastest(1), 0.0
+        while took < seconds and updates < LONGEST:
+            before, updates = took, updates * 4
+            took = self.fastest(updates) - first
+            if took > seconds / 8 and 0 < 2 * before < took:  # it grows: not a start-up that lags
                 break
         wanted = seconds * (updates - 1) / max(took, 1e-9)
         return min(LONGEST, max(SHORTER, 2 ** int(np.log2(max(wanted, 1)))))
+
+    def fastest(self, updates: int) -> float:
+        """The seconds of the fastest of three runs, because a start-up that lags is no update."""
+        return min(self.worker.ask("run", updates)[0] for _ in range(3))
 
     def repeat(self) -> None:
         """One short and one long run; their difference holds no start-up."""
