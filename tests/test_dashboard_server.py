@@ -1,5 +1,6 @@
 """What TensorBoard itself serves of our runs, asked by HTTP."""
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import composed
+from PIL import Image
 
 from handgrad.dashboard import hparams, sections
 from handgrad.launch import Job, run_task
@@ -54,9 +56,10 @@ def ask(request: pytest.FixtureRequest, logs: Path) -> Iterator[Ask]:
             asking.data = json.dumps(body).encode()
             asking.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(asking, timeout=20) as answer:
-            content = answer.read().decode()
-            is_json = answer.headers.get_content_type() == "application/json"
-            return json.loads(content) if is_json else content
+            content, kind = answer.read(), answer.headers.get_content_type()
+        if kind.startswith("image/"):
+            return content
+        return json.loads(content) if kind == "application/json" else content.decode()
 
     try:
         deadline = time.monotonic() + 20
@@ -173,4 +176,7 @@ def test_pictures_are_served(ask: Ask, run: str) -> None:
     assert {"pictures/hinton", "pictures/confusion", "pictures/hardest"} <= {*tags}
     shown = ask(f"/data/plugin/images/images?run={run}&tag=pictures%2Fhinton&sample=0")
     assert shown[-1]["step"] == 60
-    assert shown[-1]["width"] > 300
+    served = ask(f"/data/plugin/images/individualImage?{shown[-1]['query']}")
+    with Image.open(io.BytesIO(served)) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 200  # pixels
