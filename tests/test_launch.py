@@ -52,7 +52,7 @@ def test_multirun_gives_each_job_its_values_on_all_devices(train: Train, tmp_pat
     jobs = sorted(path for path in (tmp_path / "logs" / "sweep").iterdir() if path.is_dir())
     assert [job.name for job in jobs] == ["0", "1"]
     assert [json.loads((job / "run.json").read_text())["seed"] for job in jobs] == [1, 2]
-    assert done.out.count("accuracy") == done.out.count("2 device(s)") == 2  # one voice for each
+    assert done.out.count("┃  train ┃") == done.out.count("2 device(s)") == 2  # one voice for each
     for job in jobs:
         assert json.loads((job / "metrics.json").read_text())["run/devices"] == 2
         assert {path.name for path in (job / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
