@@ -21,7 +21,7 @@ from handgrad.checkpoints import BestCheckpoint, LastCheckpoint
 from handgrad.curves import LearningCurves
 from handgrad.dashboard import hparams
 from handgrad.dashboard.album import Album, next_picture
-from handgrad.dashboard.callback import Dashboard, until_watched
+from handgrad.dashboard.callback import Dashboard
 from handgrad.data.module import ExampleData
 from handgrad.errors import BadInput
 from handgrad.module import TwoLayerNetwork
@@ -220,7 +220,7 @@ def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
     def updates(done: int) -> int:
         due = [cadence - done % cadence for cadence in cadences if cadence]
         if config["dashboard"]["tier"] != "off":
-            due += [until_watched(done, cadences[0]), next_picture(done) - done]
+            due.append(next_picture(done) - done)
         if trainer.max_steps > 0:
             due.append(trainer.max_steps - done)
         return max(1, min(due))

@@ -132,6 +132,8 @@ class TwoLayerNetwork(L.LightningModule):
         self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
         self.epoch = Sums()
         self.last_seen: Seen | None = None  # of the newest update, for the check
+        self.watched = False  # whether the parameters before a block's last update are kept
+        self.before: Parameters | None = None  # those, copied, for the dashboard
         self.figures: dict[str, float] = {}  # the newest points of the curves
         self.published: dict[str, float] = {}  # of the last epoch, or of the test
 
@@ -184,6 +186,7 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     def on_train_start(self) -> None:
         self.moved = self.params  # looked up once: a module's attributes are slow
+        self.alone = self.trainer.world_size == 1 and self.ordered_sums is None
         self.sum = GradientSum(self.trained, self.ordered_sums or 1)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:  # of 16-mixed
@@ -198,9 +201,11 @@ class TwoLayerNetwork(L.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
-        seen = self.last_seen = None
-        for update in block.updates:
+        seen = self.last_seen = self.before = None
+        for number, update in enumerate(block.updates, 1):
             seen = None  # its memory serves the next update
+            if self.watched and number == len(block.updates):
+                self.before = Parameters(*(each.detach().clone() for each in self.moved))
             seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
@@ -215,8 +220,7 @@ class TwoLayerNetwork(L.LightningModule):
         Returns:
             The last piece's activations and gradients; None where this device's share is empty.
         """
-        ordered = self.ordered_sums is not None
-        alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
+        alone = self.alone and len(update.pieces) == 1
         for parameter in self.moved:
             parameter.grad = None  # its memory serves this gradient
         if not alone:
