@@ -90,9 +90,7 @@ class Dashboard(Callback):
         assert isinstance(pl_module, TwoLayerNetwork)
         last = trainer.global_step + len(batch.updates)
         due = last == 1 or last % trainer.log_every_n_steps == 0  # pyright: ignore - set late
-        pl_module.watched = (
-            due and trainer.is_global_zero and self.allowances["scalars"].affords()
-        )
+        pl_module.watched = due and trainer.is_global_zero and self.allowances["scalars"].affords()
 
     @override
     def on_train_batch_end(
