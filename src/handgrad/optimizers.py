@@ -29,8 +29,9 @@ class GradientDescent(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @override
+    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Make one update from `.grad`; called under `torch.no_grad()`, as all of training is."""
+        """Make one update from `.grad`."""
         for group in self.param_groups:
             params = [each for each in group["params"] if each.grad is not None]
             gradients: list[Tensor] = [each.grad for each in params]
