@@ -134,6 +134,7 @@ class TwoLayerNetwork(L.LightningModule):
         self.last_seen: Seen | None = None  # of the newest update, for the check
         self.figures: dict[str, float] = {}  # the newest points of the curves
         self.published: dict[str, float] = {}  # of the last epoch, or of the test
+        self.is_asked_to_stop: Callable[[], bool] = lambda: False  # within a block
 
     def bind(self, rule: Callable[[Cost], Rule] | None) -> None:
         """Take a rule to train with, which gets the cost once."""
@@ -194,18 +195,22 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     @torch.no_grad()
     def training_step(self, block: Block, batch_idx: int) -> None:
-        """Make all updates of a block."""
+        """Make all updates of a block, unless a signal stops them."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
         seen = self.last_seen = None
+        made = 0
         for update in block.updates:
             seen = None  # its memory serves the next update
             seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
+            made += 1
+            if self.is_asked_to_stop():
+                break
         self.last_seen = seen
-        self.count_updates(len(block.updates))
+        self.count_updates(made)
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
 
