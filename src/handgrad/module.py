@@ -136,6 +136,7 @@ class TwoLayerNetwork(L.LightningModule):
         self.before: Parameters | None = None  # those, copied, for the dashboard
         self.figures: dict[str, float] = {}  # the newest points of the curves
         self.published: dict[str, float] = {}  # of the last epoch, or of the test
+        self.is_asked_to_stop: Callable[[], bool] = lambda: False  # within a block
 
     def bind(self, rule: Callable[[Cost], Rule] | None) -> None:
         """Take a rule to train with, which gets the cost once."""
@@ -197,20 +198,23 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     @torch.no_grad()
     def training_step(self, block: Block, batch_idx: int) -> None:
-        """Make all updates of a block."""
+        """Make all updates of a block, unless a signal stops them."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
         seen = self.last_seen = self.before = None
-        for number, update in enumerate(block.updates, 1):
+        made = 0
+        for made, update in enumerate(block.updates, 1):
             seen = None  # its memory serves the next update
-            if self.watched and number == len(block.updates):
+            if self.watched and made == len(block.updates):
                 self.before = Parameters(*(each.detach().clone() for each in self.moved))
             seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
+            if self.is_asked_to_stop():
+                break
         self.last_seen = seen
-        self.count_updates(len(block.updates))
+        self.count_updates(made)
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
 

@@ -185,10 +185,15 @@ class TrainingBlocks:
 
     @property
     def fitting(self) -> int:
-        """How many updates a block holds without outgrowing the cache."""
-        if self.plan.whole:
+        """How many updates a block holds without outgrowing the cache.
+
+        Where one process sees every example in each update, nothing is gathered. Several processes
+        look for signals only between blocks, which for their sake are short there too.
+        """
+        if self.plan.whole and self.plan.world_size == 1:
             return self.plan.updates_per_epoch
-        rows = -(-self.plan.batch_size * self.plan.accumulate // self.plan.world_size)
+        batch = min(self.plan.batch_size, self.plan.examples)
+        rows = -(-batch * self.plan.accumulate // self.plan.world_size)
         return max(1, BLOCK_BYTES // (rows * self.part.bytes_per_example))
 
     def block(self, number: int, count: int) -> Block:
