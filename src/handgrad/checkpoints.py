@@ -58,6 +58,7 @@ class BestCheckpoint(ModelCheckpoint):
         mine, score = str(self.path), state_dict["best_model_score"]
         here = {"dirpath": self.dirpath, "best_model_path": mine, "kth_best_model_path": mine}
         super().load_state_dict({**state_dict, **here, "best_k_models": {mine: score}})
+        self.current_score = state_dict["current_score"]
 
 
 class LastCheckpoint(Checkpoint):
