@@ -42,7 +42,9 @@ LAYERS = {
     ),
     "data": Layer(("data/*.py",), frozenset({"data"}), CONFIGURATION),
     "module": Layer(
-        ("module.py", "optimizers.py"), frozenset({"equations", "rules", "module"}), CONFIGURATION
+        ("module.py", "nonfinite.py", "optimizers.py"),
+        frozenset({"equations", "rules", "module"}),
+        CONFIGURATION,
     ),
     "processes": Layer(
         ("allocator.py", "errors.py", "ranks.py", "launch.py", "strategy.py"),

@@ -109,6 +109,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
             scheduler_interval=interval,
             scheduler_monitor=monitor,
             clip_norm=clip_norm,
+            on_nonfinite=config["on_nonfinite"],
             ordered_sums=examples.plan().places if examples.ordered else None,
             compile=model["compile"],
         )
