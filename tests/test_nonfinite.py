@@ -24,9 +24,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.syspath_prepend(str(ROOT / "tests"))
     data = fit(*IRIS, "trainer.max_steps=1").data
     inputs, _ = data.parts["train"].rows(slice(None))
-    position = next(
-        n for n, row in enumerate(inputs) if int((inputs == row).all(dim=1).sum()) == 1
-    )
+    position = next(n for n, row in enumerate(inputs) if int((inputs == row).all(dim=1).sum()) == 1)
     monkeypatch.setattr(planted, "ROW", inputs[position].clone())
     return position
 
@@ -43,7 +41,7 @@ def update_with(fitted: Fitted, position: int) -> tuple[int, list[int]]:
 def test_the_update_the_line_and_the_examples_are_named(train: Train, spoiled: int) -> None:
     fitted = fit(*IRIS, "trainer.max_steps=1")
     number, rows = update_with(fitted, spoiled)
-    assert 1 < number
+    assert number > 1
     indices = fitted.data.indices["train"]
     answer = train(
         *IRIS, *PLANTED, "callbacks.checkpoint.every_n_updates=1", "dashboard=off", "logger=none"

@@ -139,8 +139,11 @@ class TwoLayerNetwork(L.LightningModule):
         self.epoch = Sums()
         self.on_nonfinite, self.skipped = on_nonfinite, 0
         self.last_seen: Seen | None = None  # of the newest update, for the check
+        self.watched = False  # whether the parameters before a block's last update are kept
+        self.before: Parameters | None = None  # those, copied, for the dashboard
         self.figures: dict[str, float] = {}  # the newest points of the curves
         self.published: dict[str, float] = {}  # of the last epoch, or of the test
+        self.is_asked_to_stop: Callable[[], bool] = lambda: False  # within a block
 
     def bind(self, rule: Callable[[Cost], Rule] | None) -> None:
         """Take a rule to train with, which gets the cost once."""
@@ -191,11 +194,12 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     def on_train_start(self) -> None:
         self.moved = self.params  # looked up once: a module's attributes are slow
+        self.alone = self.trainer.world_size == 1 and self.ordered_sums is None
         self.sum = GradientSum(self.trained, self.ordered_sums or 1)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         between = self.lr_schedulers() if self.scheduler_interval == "step" else None
-        self.before = Snapshot(self.trained, optimizer, between, self.window)
+        self.safe = Snapshot(self.trained, optimizer, between, self.window)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:  # of 16-mixed
             assert self.bind_rule is not None, "training needs a rule"
@@ -205,49 +209,59 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     @torch.no_grad()
     def training_step(self, block: Block, batch_idx: int) -> None:
-        """Make all updates of a block.
+        """Make all updates of a block, unless a signal stops them.
 
         Raises:
             NonFinite: if a value is not finite, unless such updates are to be skipped.
         """
-        self.before.take()
-        self.make_updates(block, block.updates)
+        self.safe.take()
+        made = self.make_updates(block, block.updates)
         if not all_finite(self.trained):
-            self.before.restore()
-            self.make_carefully(block)
-        self.count_updates(len(block.updates))
+            self.safe.restore()
+            made = self.make_carefully(block)
+        self.count_updates(made)
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
 
-    def make_updates(self, block: Block, updates: Sequence[Update]) -> None:
-        """Make some updates of a block, one after the other."""
-        optimizer = self.before.optimizer
+    def make_updates(self, block: Block, updates: Sequence[Update]) -> int:
+        """Make some updates of a block, unless a signal stops them; how many were made."""
+        optimizer = self.safe.optimizer
         make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
-        seen = self.last_seen = None
-        for update in updates:
+        seen = self.last_seen = self.before = None
+        made = 0
+        for made, update in enumerate(updates, 1):
             seen = None  # its memory serves the next update
+            if self.watched and made == len(updates):
+                self.before = Parameters(*(each.detach().clone() for each in self.moved))
             seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
+            if self.is_asked_to_stop():
+                break
         self.last_seen = seen
+        return made
 
-    def make_carefully(self, block: Block) -> None:
-        """Make the updates of a block once more, and look at every line of each.
+    def make_carefully(self, block: Block) -> int:
+        """Make the updates of a block once more, looking at every line; how many were made.
 
         Raises:
             NonFinite: at the first value that is not, unless such updates are to be skipped.
         """
-        searches = optimizers.needs_closure(self.before.optimizer)  # also where nothing is finite
-        for number, update in enumerate(block.updates, self.trainer.global_step + 1):
+        searches = optimizers.needs_closure(self.safe.optimizer)  # also where nothing is finite
+        made = 0
+        for made, update in enumerate(block.updates, 1):
             rows = np.concatenate([block.rows[:0], *(block.rows[each] for each in update.pieces)])
-            self.before.take()
+            self.safe.take()
             witness = Witness(self.cost, rows, scaled=self.loss_scale is not None)
             with witness.watching(self):
                 self.make_updates(block, [update])
             witness.look(**self.params._asdict())
-            found = witness.verdict(number)
+            found = witness.verdict(self.trainer.global_step + made)
             if found is not None and not (searches and all_finite(self.trained)):
                 self.leave_out(found)
+            if self.is_asked_to_stop():
+                break
+        return made
 
     def leave_out(self, found: NonFinite) -> None:
         """Undo an update and count it, or stop there.
@@ -255,7 +269,7 @@ class TwoLayerNetwork(L.LightningModule):
         Raises:
             NonFinite: where the training is to stop.
         """
-        self.before.restore()
+        self.safe.restore()
         if self.on_nonfinite == "stop":
             raise found
         self.last_seen = None
@@ -271,8 +285,7 @@ class TwoLayerNetwork(L.LightningModule):
         Returns:
             The last piece's activations and gradients; None where this device's share is empty.
         """
-        ordered = self.ordered_sums is not None
-        alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
+        alone = self.alone and len(update.pieces) == 1
         for parameter in self.moved:
             parameter.grad = None  # its memory serves this gradient
         if not alone:
