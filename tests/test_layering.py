@@ -42,7 +42,9 @@ LAYERS = {
     ),
     "data": Layer(("data/*.py",), frozenset({"data"}), CONFIGURATION),
     "module": Layer(
-        ("module.py", "optimizers.py"), frozenset({"equations", "rules", "module"}), CONFIGURATION
+        ("module.py", "nonfinite.py", "optimizers.py"),
+        frozenset({"equations", "rules", "module"}),
+        CONFIGURATION,
     ),
     "processes": Layer(
         ("allocator.py", "errors.py", "ranks.py", "signals.py", "launch.py", "strategy.py"),
@@ -58,7 +60,8 @@ LAYERS = {
         (
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
-            *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
+            *("checkpoints.py", "checkpoint_files.py", "fingerprint.py", "resume.py"),
+            *("run_folder.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
             *("tables.py", "spreadsheet.py", "help_page.py"),
         ),
         frozenset(
