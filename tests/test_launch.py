@@ -57,7 +57,11 @@ def test_multirun_gives_each_job_its_values_on_all_devices(train: Train, tmp_pat
     assert done.out.count("┃  train ┃") == done.out.count("2 device(s)") == 2  # one voice for each
     for job in jobs:
         assert json.loads((job / "metrics.json").read_text())["run/devices"] == 2
-        assert {path.name for path in (job / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+        assert {path.name for path in (job / "checkpoints").iterdir()} == {
+            "best.ckpt",
+            "last.ckpt",
+            "previous.ckpt",
+        }
         assert len({path.name.split(".")[-2] for path in job.glob("events.out.*")}) == 1  # process
 
 

@@ -282,7 +282,8 @@ def test_the_random_matrix_comes_along_with_the_training(train: Train) -> None:
     whole = train(*common, "trainer.max_epochs=2")
     half = train(*common, "trainer.max_epochs=1")
     resumed = train(
-        *(*common, "trainer.max_epochs=2", "backward.seed=5", f"ckpt_path={half.folder}")
+        *(*common, "trainer.max_epochs=2", "backward.seed=5", f"ckpt_path={half.folder}"),
+        "on_change=accept",
     )
     assert resumed.code == 0, resumed.err
     one, two = (torch.load(a.folder / "checkpoints/last.ckpt") for a in (whole, resumed))

@@ -11,13 +11,14 @@ import lightning as L
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
 from handgrad import strategy
-from handgrad.checkpoints import BestCheckpoint, LastCheckpoint
+from handgrad.checkpoint_files import CheckpointFiles
+from handgrad.checkpoints import BestCheckpoint, LastCheckpoint, Patience
 from handgrad.curves import LearningCurves
 from handgrad.dashboard import hparams
 from handgrad.dashboard.album import Album, next_picture
@@ -143,6 +144,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
             default_root_dir=folder,
             enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
             use_distributed_sampler=False,
+            plugins=[CheckpointFiles()],
         )
     silence_lightning(made)
     return made
@@ -163,12 +165,14 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
         config["callbacks"]["checkpoint"],
         dict(config["callbacks"]["early_stopping"]),
     )
-    validated = len(data.indices["val"]) > 0 and config["trainer"]["limit_val_batches"] != 0
+    trainer, monitor = config["trainer"], checkpoint["monitor"]
+    validated = len(data.indices["val"]) > 0 and trainer["limit_val_batches"] != 0
     kept: list[Callback] = []
-    if validated or checkpoint["monitor"].endswith("/train"):
-        kept.append(
-            BestCheckpoint(folder / "checkpoints", checkpoint["monitor"], checkpoint["mode"])
-        )
+    if validated or monitor.endswith("/train"):
+        every: int | None = 1 if monitor.endswith("/train") else trainer["check_val_every_n_epoch"]
+        if monitor.endswith("/val") and trainer["val_check_interval"]:
+            every = None
+        kept.append(BestCheckpoint(folder / "checkpoints", monitor, checkpoint["mode"], every))
     last = LastCheckpoint(folder / "checkpoints", checkpoint["every_n_updates"])
     kept += [last, SignalStop(last)]
     if early["patience"] is not None:
@@ -177,7 +181,7 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
                 f"callbacks.early_stopping.monitor={early['monitor']}: there is no validation "
                 "part; give data.validation, or watch cost/train or accuracy/train"
             )
-        kept.append(EarlyStopping(**early))
+        kept.append(Patience(**early))
     return [*kept, *recorders(config, data, folder)]
 
 

@@ -1,13 +1,25 @@
-"""Which states of a run are kept: the best one and the last one."""
+"""Which states of a run are kept, and when: the best one, the last one and the one before it.
 
+A state is kept between two updates, or after all that ends an epoch: validation, the scheduler's
+step, the figures. From there a run goes on as if it had never stopped.
+"""
+
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
+
+from handgrad.errors import Failed
+from handgrad.module import TwoLayerNetwork
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -17,9 +29,10 @@ class BestCheckpoint(ModelCheckpoint):
         folder: where it is written.
         monitor: the figure, such as accuracy/val.
         mode: "max" or "min".
+        every_n_epochs: how often the figure is new; None where it changes within an epoch.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+    def __init__(self, folder: Path, monitor: str, mode: str, every_n_epochs: int | None) -> None:
         super().__init__(
             dirpath=folder,
             filename="best",
@@ -28,6 +41,8 @@ class BestCheckpoint(ModelCheckpoint):
             save_top_k=1,
             auto_insert_metric_name=False,
             enable_version_counter=False,
+            every_n_epochs=every_n_epochs,
+            save_on_train_epoch_end=every_n_epochs is not None,
         )
         self.path = Path(str(self.dirpath), "best.ckpt")
 
@@ -43,39 +58,53 @@ class BestCheckpoint(ModelCheckpoint):
         mine, score = str(self.path), state_dict["best_model_score"]
         here = {"dirpath": self.dirpath, "best_model_path": mine, "kth_best_model_path": mine}
         super().load_state_dict({**state_dict, **here, "best_k_models": {mine: score}})
+        self.current_score = state_dict["current_score"]
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps last.ckpt, the newest state; at the end of training, the state after the last update.
+    """Keeps last.ckpt, the newest state, and previous.ckpt, the one before it.
 
-    It is a `Checkpoint` because Lightning calls those after the network's own hooks: what it writes
-    at the end of an epoch has the scheduler's step of that epoch in it.
+    At the end of training, last.ckpt is the state after the last update. It is a `Checkpoint`
+    because Lightning calls those after the network's own hooks: what it writes at the end of an
+    epoch has the scheduler's step of that epoch in it.
 
     Args:
-        folder: where it is written.
-        every_n_updates: how often it is written; None for after every epoch.
+        folder: where they are written.
+        every_n_updates: how often; None for after every epoch.
     """
 
     def __init__(self, folder: Path, every_n_updates: int | None) -> None:
-        self.path, self.every_n_updates = folder / "last.ckpt", every_n_updates
+        self.path, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
+        self.every_n_updates = every_n_updates
         self.saved_at = -1
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the present state, unless it is written already."""
         if trainer.global_step != self.saved_at and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             self.saved_at = trainer.global_step
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, storage_options=self.previous)
+
+    def due(self, trainer: L.Trainer) -> bool:
+        """Whether the number of updates asks for it."""
+        return bool(self.every_n_updates) and trainer.global_step % self.every_n_updates == 0
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.saved_at = trainer.global_step  # which is 0, or that of the file just read
 
     @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.every_n_updates and trainer.global_step % self.every_n_updates == 0:
+        loop = trainer.fit_loop.epoch_loop
+        if loop.batch_progress.is_last_batch:
+            return  # the epoch's end is part of the state
+        if self.due(trainer) or loop.done:  # what ends a training amid an epoch is no epoch's end
             self.save(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if not self.every_n_updates:
+        if not self.every_n_updates or self.due(trainer):
             self.save(trainer)
 
     @override
@@ -83,18 +112,98 @@ class LastCheckpoint(Checkpoint):
         self.save(trainer)
 
 
-class ConfigInCheckpoint(Callback):
-    """Puts the configuration into every checkpoint, in plain containers.
+class Patience(EarlyStopping):
+    """Ends the training when a figure gets no better; also one that is continued after that."""
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
+
+
+class Resumable(Callback):
+    """Puts into every checkpoint what a training that continues it needs; refuses a bad state.
 
     Args:
-        config: validated.
+        config: validated, in plain containers.
+        fingerprint: of the training.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
+    def __init__(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> None:
+        self.config, self.fingerprint = config, fingerprint
+        self.rate_factor = 1.0
 
     @override
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["config"] = self.config
+        """Called on every device.
+
+        Raises:
+            Failed: on every device alike, if a weight is not finite.
+        """
+        for name, weights in checkpoint["state_dict"].items():
+            if not bool(weights.isfinite().all()):
+                raise Failed(f"{name} is not finite after update {trainer.global_step}: not saved")
+        assert isinstance(pl_module, TwoLayerNetwork)
+        checkpoint["config"], checkpoint["fingerprint"] = self.config, self.fingerprint
+        checkpoint["gathered"] = pl_module.gathered()
+        checkpoint["random_states"] = from_all_devices(random_state())
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        pl_module.go_on_gathering(checkpoint["gathered"])
+        self.rate_factor = self.config["optimizer"]["lr"] / checkpoint["config"]["optimizer"]["lr"]
+        states = checkpoint["random_states"]
+        if trainer.global_rank < len(states):
+            set_random_state(states[trainer.global_rank])
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let a learning rate that is new hold from here on, at its place in the schedule."""
+        factor, self.rate_factor = self.rate_factor, 1.0
+        if factor == 1:
+            return
+        for group in trainer.optimizers[0].param_groups:
+            for key in group.keys() & {"lr", "initial_lr"}:
+                group[key] *= factor
+        for each in trainer.lr_scheduler_configs:
+            bases: list[float] = getattr(each.scheduler, "base_lrs", [])
+            bases[:] = [base * factor for base in bases]
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every generator that a rule of the user's own may draw from, in containers."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": [kind, keys.tolist(), *rest],  # pyright: ignore[reportAttributeAccessIssue]
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go on drawing from where a state was taken."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    np.random.set_state(tuple(state["numpy"]))
+    random.setstate(state["python"])
+
+
+def from_all_devices(mine: Any) -> list[Any]:
+    """The objects of all devices."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [mine]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    return found

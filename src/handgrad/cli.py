@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from handgrad import ranks
 from handgrad.errors import BadInput, Failed
+from handgrad.run_folder import claimed, probe
 
 BAD_INPUT = 2
 TYPED = 32  # values of one key that somebody typed; more of them are a range
@@ -98,12 +99,24 @@ class Gate(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Called before the run; leaves by SystemExit, because Hydra swallows exceptions here."""
-        from handgrad.config import validate
-
         try:
-            validate(plain(config))
+            self.check(config)
+            if ranks.is_first():
+                folder = Path(config.hydra.run.dir)
+                with claimed(folder):
+                    probe(folder)
         except (BadInput, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
+
+    def check(self, config: DictConfig) -> None:
+        """Refuse a wrong configuration.
+
+        Raises:
+            BadInput: one line that names the key and what is accepted.
+        """
+        from handgrad.config import validate
+
+        validate(plain(config))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called before a sweep; each process of torchrun or srun would run all of it."""
@@ -112,8 +125,8 @@ class Gate(Callback):
             sys.exit(refuse(BadInput(message)))
         try:
             for overrides in every_value(list(config.hydra.overrides.task)):
-                self.on_run_start(hydra.compose("config", overrides))
-        except (HydraException, OmegaConfBaseException) as error:
+                self.check(hydra.compose("config", overrides))
+        except (BadInput, HydraException, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
 
 

@@ -49,8 +49,9 @@ class LiveCheck(Callback):
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
-        self.checked_at = dict.fromkeys(self.checked_at, trainer.global_step)
-        self.generator = torch.Generator(pl_module.device).manual_seed(0)
+        for kind, every in (("checksum", self.checksum_every), ("audit", self.audit_every)):
+            self.checked_at[kind] = trainer.global_step - trainer.global_step % (every or 1)
+        self.generator = torch.Generator(pl_module.device)
         if self.at_start:
             block = next(iter(trainer.datamodule.train_dataloader()))  # pyright: ignore
             piece = block.updates[0].pieces[:1]
@@ -112,6 +113,7 @@ class LiveCheck(Callback):
         if seen is None or seen.gradients.dz1 is None:
             return {}
         assert self.generator is not None
+        self.generator.manual_seed(trainer.global_step)  # so that a resumed run draws the same
         with trainer.precision_plugin.forward_context():  # whose rounding the bound is of
             ratios = checksum(seen.activations, seen.gradients, seen.X, self.generator)
         return dict(zip(NAMES, ratios.tolist(), strict=True))

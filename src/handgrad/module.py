@@ -315,6 +315,21 @@ class TwoLayerNetwork(L.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(figures, step=self.trainer.global_step)
 
+    def gathered(self) -> dict[str, Any]:
+        """What the curves have gathered for their next points, over all devices."""
+        return {
+            "window": list(self.window.peek(self.device)),
+            "epoch": list(self.epoch),
+            "figures": dict(self.figures),
+            "published": dict(self.published),
+        }
+
+    def go_on_gathering(self, gathered: dict[str, Any]) -> None:
+        """Go on from what was gathered before."""
+        self.window.resume(Sums(*gathered["window"]), self.device)
+        self.epoch = Sums(*gathered["epoch"])
+        self.figures, self.published = dict(gathered["figures"]), dict(gathered["published"])
+
     def publish(self, part: str, sums: Sums) -> None:
         """Make cost and accuracy of a part known to callbacks that monitor them."""
         figures = {f"cost/{part}": sums.cost, f"accuracy/{part}": sums.accuracy}

@@ -3,16 +3,25 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from handgrad import build
+from handgrad.checkpoint_files import Damaged, read
 from handgrad.data.module import ExampleData
 from handgrad.errors import BadInput
 from handgrad.module import TwoLayerNetwork
 
+MEANT = {"best": ["best"], "last": ["last", "previous"]}  # files by the names in ckpt_path
 
-def find(ckpt_path: str, folder: Path, prefer: str = "last") -> Path:
-    """The checkpoint that `ckpt_path` means.
+
+class Saved(NamedTuple):
+    """A checkpoint that was read."""
+
+    path: Path
+    checkpoint: dict[str, Any]
+    passed_over: str = ""  # what is wrong with a newer one; empty where nothing is
+
+
+def find(ckpt_path: str, folder: Path, prefer: str = "last") -> Saved:
+    """The checkpoint that `ckpt_path` means; of the newest two, the first that is not damaged.
 
     Args:
         ckpt_path: a file, a run's folder, or "best" or "last" of this run's folder.
@@ -20,54 +29,63 @@ def find(ckpt_path: str, folder: Path, prefer: str = "last") -> Path:
         prefer: which of a run's checkpoints is meant by its folder, "best" or "last".
 
     Raises:
-        BadInput: if there is none.
+        BadInput: if there is none, or none that is not damaged.
     """
     if ckpt_path in ("best", "last"):
-        path = folder / "checkpoints" / f"{ckpt_path}.ckpt"
+        paths = within(folder, ckpt_path)
     elif Path(ckpt_path).is_dir():
-        path = Path(ckpt_path) / "checkpoints" / f"{prefer}.ckpt"
-        if not path.exists():
-            path = path.with_name("last.ckpt")
+        paths = within(Path(ckpt_path), prefer)
+        if prefer == "best" and not paths[0].is_file():
+            paths = within(Path(ckpt_path), "last")
     else:
-        path = Path(ckpt_path)
-    if not path.is_file():
-        raise BadInput(f"ckpt_path={ckpt_path}: there is no file {path}")
-    return path.resolve()  # .latest will lead to this very run as soon as it trains
+        paths = [Path(ckpt_path)]
+    there = [path.resolve() for path in paths if path.is_file()]  # .latest will lead elsewhere
+    if not there:
+        raise BadInput(f"ckpt_path={ckpt_path}: there is no file {paths[0]}")
+    return first_good(there)
+
+
+def within(folder: Path, name: str) -> list[Path]:
+    """A run's checkpoints that are meant by "best" or "last", the newest first."""
+    return [folder / "checkpoints" / f"{each}.ckpt" for each in MEANT[name]]
+
+
+def first_good(paths: list[Path]) -> Saved:
+    """The first of some files that is not damaged.
+
+    Raises:
+        BadInput: if all are damaged; one line that names a good one of the same folder.
+    """
+    passed_over: list[str] = []
+    for path in paths:
+        try:
+            return Saved(path, load(path), "; ".join(passed_over))
+        except Damaged as error:
+            passed_over.append(str(error))
+    raise BadInput(f"ckpt_path={'; '.join(passed_over)}{instead(paths)}")
+
+
+def instead(damaged: list[Path]) -> str:
+    """Which checkpoint beside a damaged one can be used; empty where there is none."""
+    for path in sorted(damaged[0].parent.glob("*.ckpt")):
+        try:
+            if path not in damaged:
+                return f"; ckpt_path={path} is good (update {load(path)['global_step']})"
+        except Damaged:
+            continue
+    return ""
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds; nothing in it is executed.
+    """What a checkpoint of ours holds; nothing in it is executed.
 
     Raises:
-        BadInput: if it is damaged, or not one of ours.
+        Damaged: if it cannot be used.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # reading arbitrary bytes as a pickle may raise anything
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise BadInput(f"ckpt_path={path}: damaged or not a checkpoint ({reason})") from None
-    if not isinstance(checkpoint, dict) or "config" not in checkpoint:
-        raise BadInput(f"ckpt_path={path}: not a checkpoint of handgrad")
+    checkpoint = read(path)
+    if "config" not in checkpoint:
+        raise Damaged(path, "not a checkpoint of handgrad")
     return checkpoint
-
-
-def check_resumable(path: Path, config: dict[str, Any], network: TwoLayerNetwork) -> None:
-    """Refuse a checkpoint that this run cannot continue from.
-
-    Raises:
-        BadInput: if it is damaged, of another size, or of another optimizer.
-    """
-    checkpoint = load(path)
-    was, now = checkpoint["config"]["optimizer"]["_target_"], config["optimizer"]["_target_"]
-    if was != now:
-        raise BadInput(f"ckpt_path={path}: it was trained with {was}, not {now}; see optimizer")
-    for name, mine in network.state_dict().items():
-        its = checkpoint["state_dict"][name]
-        if its.shape != mine.shape:
-            raise BadInput(
-                f"ckpt_path={path}: its {name} is {tuple(its.shape)}, this run's "
-                f"{tuple(mine.shape)}; see model.hidden and data"
-            )
 
 
 class Trained(NamedTuple):
@@ -90,14 +108,15 @@ def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Train
     Raises:
         BadInput: if the checkpoint cannot be read.
     """
-    path = find(config["ckpt_path"], folder, prefer="best")
-    checkpoint = load(path)
-    was = checkpoint["config"]
+    saved = find(config["ckpt_path"], folder, prefer="best")
+    was = saved.checkpoint["config"]
     own = any(override.startswith(("data=", "experiment=")) for override in overrides)
     node = config["data"] if own else was["data"]
     restored = {**was, "data": node, "trainer": config["trainer"], "logger": config["logger"]}
     data = build.data(restored)
-    data.load_state_dict(checkpoint["ExampleData"])
+    data.load_state_dict(saved.checkpoint["ExampleData"])
     with build.bad_input():
-        network = TwoLayerNetwork.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        network = TwoLayerNetwork.load_from_checkpoint(
+            saved.path, map_location="cpu", weights_only=True
+        )
     return Trained(network, data, restored, own_file=own and "path" in node)

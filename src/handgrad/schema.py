@@ -31,6 +31,7 @@ class Main(Node):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     reproducible: Literal["bitwise"] | None
     ckpt_path: str | None
+    on_change: Literal["stop", "accept"]
 
 
 class Model(Node):

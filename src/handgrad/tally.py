@@ -81,11 +81,23 @@ class Tally:
 
     def read(self, device: torch.device) -> Sums:
         """The sums over all devices; then begin anew."""
+        sums = self.peek(device)
+        self.sums = None
+        return sums
+
+    def peek(self, device: torch.device) -> Sums:
+        """The sums over all devices so far."""
         self.flush()
         wide = torch.float32 if device.type == "mps" else torch.float64
-        sums = torch.zeros(3, dtype=wide, device=device) if self.sums is None else self.sums
-        self.sums = None
+        sums = torch.zeros(3, dtype=wide, device=device) if self.sums is None else self.sums.clone()
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
         cost_sum, right, examples = sums.tolist()
         return Sums(cost_sum, int(right), int(examples))
+
+    def resume(self, sums: Sums, device: torch.device) -> None:
+        """Go on from what all devices saw before; one of them takes it over."""
+        first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        self.pending, self.pending_size = [], 0
+        self.sums = torch.tensor(sums, dtype=wide, device=device) if first else None

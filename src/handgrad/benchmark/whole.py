@@ -16,7 +16,8 @@ from typing_extensions import override
 from handgrad import build, launch
 from handgrad.backprop import Parameters
 from handgrad.benchmark.contender import PROFILED_UPDATES, Contender, Run, allocations
-from handgrad.checkpoints import ConfigInCheckpoint
+from handgrad.checkpoints import Resumable
+from handgrad.fingerprint import fingerprint
 from handgrad.live_check import live_check
 from handgrad.quiet import quiet_lightning
 
@@ -73,7 +74,11 @@ class AsUsersRunIt(Contender):
         config["data"]["batch_size"] = "full"
         data = build.data(config).read()
         network = build.network(config, data)
-        callbacks = [ConfigInCheckpoint(config), live_check(**config["check"]), *extra]
+        callbacks = [
+            Resumable(config, fingerprint(config, data)),
+            live_check(**config["check"]),
+            *extra,
+        ]
         trainer = build.trainer(config, folder, extra=callbacks)
         data.horizon = build.horizon(config, trainer)
         trainer.fit(network, datamodule=data)

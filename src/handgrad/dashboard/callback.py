@@ -59,12 +59,16 @@ class Dashboard(Callback):
         self.failed = False
 
     @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:  # also where no update is left to make
+            self.plan = trainer.datamodule.plan()  # pyright: ignore[reportAttributeAccessIssue] - ours
+            self.logs = [each for each in trainer.loggers if isinstance(each, EventLog)]
+
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
         if not trainer.is_global_zero:
             return
-        self.plan = trainer.datamodule.plan()  # pyright: ignore[reportAttributeAccessIssue] - ours
-        self.logs = [each for each in trainer.loggers if isinstance(each, EventLog)]
         self.introduce(trainer, pl_module)
         self.scalars = Scalars(self.tier, copied(pl_module))
         self.allowances = allowances(self.share)
@@ -84,8 +88,6 @@ class Dashboard(Callback):
         resolved = {"data.batch_size": batch, "trainer.devices": trainer.world_size}
         hyperparameters = {**self.hyperparameters, **resolved}
         for log in self.logs:
-            if step:
-                log.forget_after(step)
             log.write(custom_scalars(layout(self.tier)), step)
             log.write(hparams.columns(), step)
             log.write(hparams.began(hyperparameters, str(self.folder)), step)

@@ -6,6 +6,7 @@ without asking the others. Batches are cut from whole tensors by index, a block 
 because per-example collation and per-batch Python cost more than the arithmetic of a small network.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from torch import Tensor
 from handgrad.data.part import Part
 
 BLOCK_BYTES = 4 * 2**20  # of inputs gathered at once: stays in the processor's cache
+ALIGNMENT = 64  # bytes: where a tensor begins can change the rounding of its products
 
 
 class Update(NamedTuple):
@@ -34,7 +36,7 @@ class Block(NamedTuple):
     inputs: Tensor  # (rows of this device, n_x)
     targets: Tensor  # (rows of this device, n_y)
     updates: tuple[Update, ...]
-    rows: np.ndarray  # the examples' indices in the training part
+    rows: np.ndarray  # the examples' indices in the training part; some rows are of no update
 
 
 def share(examples: int, rank: int, world_size: int) -> slice:
@@ -160,6 +162,9 @@ class TrainingBlocks:
         updates_done: updates made since the start of the training; says where to continue.
         horizon: how many updates a block may hold after so many updates, so that a block ends where
             something else (a log line, a checkpoint, the last update) is due.
+
+    An update's rows begin at a multiple of 64 bytes, as they would if the block began with them:
+    so what is computed does not depend on where blocks begin, or where a run was resumed.
     """
 
     def __init__(
@@ -171,6 +176,7 @@ class TrainingBlocks:
     ) -> None:
         self.part, self.plan = part, plan
         self.updates_done, self.horizon = updates_done, horizon
+        self.aligned = ALIGNMENT // math.gcd(ALIGNMENT, part.bytes_per_example)  # rows
 
     def __iter__(self) -> Iterator[Block]:
         """The blocks from the next update to the end of its epoch."""
@@ -194,6 +200,7 @@ class TrainingBlocks:
             return self.plan.updates_per_epoch
         batch = min(self.plan.batch_size, self.plan.examples)
         rows = -(-batch * self.plan.accumulate // self.plan.world_size)
+        rows += -rows % self.aligned
         return max(1, BLOCK_BYTES // (rows * self.part.bytes_per_example))
 
     def block(self, number: int, count: int) -> Block:
@@ -207,6 +214,9 @@ class TrainingBlocks:
             updates.append(update)
             rows += [order[position] for position in positions]
             offset += sum(position.stop - position.start for position in positions)
+            gap = -offset % self.aligned
+            rows.append(order[:1].repeat(gap))
+            offset += gap
         indices = np.concatenate(rows)
         return Block(*self.part.take(torch.from_numpy(indices)), tuple(updates), indices)
 

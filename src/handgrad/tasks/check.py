@@ -63,7 +63,7 @@ def subject(
         data.read()
     network = build.network(config, data)
     if config["ckpt_path"]:
-        state = saved.load(saved.find(config["ckpt_path"], folder, prefer="best"))["state_dict"]
+        state = saved.find(config["ckpt_path"], folder, prefer="best").checkpoint["state_dict"]
         with build.bad_input():
             network.load_state_dict(state)
     data.setup("fit")

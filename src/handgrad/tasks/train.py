@@ -1,29 +1,46 @@
 """Fit, then test the best network; leave figures, checkpoints and curves in the run's folder."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from handgrad import build, record, saved
-from handgrad.checkpoints import ConfigInCheckpoint
+from handgrad import build, record, resume
+from handgrad.checkpoints import Resumable
 from handgrad.dashboard import address
+from handgrad.dashboard.callback import Dashboard
 from handgrad.data.module import ExampleData
 from handgrad.drift import DriftCheck
-from handgrad.live_check import live_check
+from handgrad.fingerprint import fingerprint
+from handgrad.live_check import LiveCheck, live_check
 from handgrad.module import TwoLayerNetwork
 from handgrad.quiet import quiet_lightning
+from handgrad.resume import Start
+from handgrad.run_folder import claimed, probe
+
+
+class Training(NamedTuple):
+    """All that a training is made with."""
+
+    trainer: L.Trainer
+    network: TwoLayerNetwork
+    data: ExampleData
+    start: Start
+    check: LiveCheck
+    dashboards: list[Dashboard]
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """Train, from the beginning or from `ckpt_path`.
 
     Raises:
-        BadInput: if the data, the rule, the device or the checkpoint are not what they must be.
+        BadInput: if the data, the rule, the device, the checkpoint or the folder are not what they
+            must be.
     """
     quiet_lightning()
     if config["reproducible"] == "bitwise":
@@ -31,36 +48,50 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     data = build.data(config)
     with build.bad_input():
         data.read()
-    network = build.network(config, data)
-    checkpoint = saved.find(config["ckpt_path"], folder) if config["ckpt_path"] else None
-    if checkpoint:
-        saved.check_resumable(checkpoint, config, network)
-    check = live_check(**config["check"])
-    dashboards = build.dashboard(config, folder)
+    network, made_of = build.network(config, data), fingerprint(config, data)
+    start = resume.find(config, folder, made_of, network)
+    check, dashboards = live_check(**config["check"]), build.dashboard(config, folder)
     callbacks = [
         *dashboards,
         *build.album(config, data, folder),
-        ConfigInCheckpoint(config),
+        Resumable(config, made_of),
         check,
         DriftCheck(),
         *build.keepers(config, data, folder),
     ]
     trainer = build.trainer(config, folder, extra=callbacks)
     data.horizon = build.horizon(config, trainer)
+    with claimed(folder) if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            print(*start.notes, sep="\n", end="\n" if start.notes else "")
+        if not start.nothing_left:
+            train(Training(trainer, network, data, start, check, dashboards), config, folder)
+
+
+def train(training: Training, config: dict[str, Any], folder: Path) -> None:
+    """Train in a folder that this run has claimed, and leave its files."""
+    trainer = training.trainer
     if trainer.is_global_zero:
+        probe(folder, room(training.network))
+        resume.prepare(training.start, folder, trainer)
         record.write_run(folder, config)
         record.point_to(folder)
     figures: dict[str, Any] = {}
     try:
-        figures = fit_and_test(trainer, network, data, checkpoint)
+        figures = fit_and_test(trainer, training.network, training.data, training.start.path)
     finally:
-        if trainer.is_global_zero and (figures or check.wrong):
-            figures["check/wrong"] = check.wrong
+        if trainer.is_global_zero and (figures or training.check.wrong):
+            figures["check/wrong"] = training.check.wrong
             record.write_json(folder / "metrics.json", figures)
-            for dashboard in dashboards:
+            for dashboard in training.dashboards:
                 dashboard.finish(figures, trainer.global_step)
     if trainer.is_global_zero:
         show(figures, folder, config["dashboard"]["tier"])
+
+
+def room(network: TwoLayerNetwork) -> int:
+    """Bytes of a checkpoint, with an optimizer's two averages of each gradient."""
+    return 3 * sum(each.nbytes for each in network.trained)
 
 
 def fit_and_test(

@@ -1,0 +1,115 @@
+"""A run that is continued from any update ends as if it had never stopped, to the last bit."""
+
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from conftest import composed
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from handgrad import build
+from handgrad.checkpoints import LastCheckpoint, Resumable
+from handgrad.fingerprint import fingerprint
+from handgrad.quiet import quiet_lightning
+
+IRIS = (
+    *("data=iris", "data.batch_size=20", "model.hidden=5", "trainer.max_epochs=3"),
+    *("trainer.log_every_n_steps=4", "logger=none", "trainer.enable_progress_bar=false"),
+)
+UPDATES = 3 * 5  # 96 examples; the last batch of an epoch has 16
+
+
+class KeepAll(Callback):
+    """Keeps a copy of last.ckpt for each update after which it is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        (last,) = (each for each in trainer.callbacks if isinstance(each, LastCheckpoint))
+        self.save = last.save
+        last.save = self.save_and_copy  # pyright: ignore[reportAttributeAccessIssue]
+        self.path = last.path
+
+    def save_and_copy(self, trainer: L.Trainer) -> None:
+        self.save(trainer)
+        shutil.copyfile(self.path, self.folder / f"{trainer.global_step}.ckpt")
+
+
+@cache  # composing takes a third of a second
+def configured(*overrides: str) -> dict[str, Any]:
+    return composed(*IRIS, *overrides)
+
+
+def run(folder: Path, *overrides: str, begin: Path | None = None) -> dict[str, Any]:
+    """Train as task=train does, but for what it prints and reports; the last checkpoint."""
+    quiet_lightning()
+    config = configured(*overrides)
+    data = build.data(config).read()
+    network = build.network(config, data)
+    folder.mkdir(exist_ok=True)
+    callbacks = [
+        Resumable(config, fingerprint(config, data)),
+        *build.keepers(config, data, folder),
+        *([] if begin else [KeepAll(folder)]),
+    ]
+    trainer = build.trainer(config, folder, extra=callbacks)
+    data.horizon = build.horizon(config, trainer)
+    trainer.fit(network, datamodule=data, ckpt_path=begin)
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def comparable(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """All that two runs have in common: not their folders, nor how often they were started."""
+    states = checkpoint["callbacks"]
+    callbacks = {
+        name: {key: state[key] for key in state if "path" not in key and key != "best_k_models"}
+        for name, state in states.items()
+    }
+    return {**checkpoint, "callbacks": callbacks, "loops": None}
+
+
+def differing(one: Any, other: Any, place: str = "") -> list[str]:
+    """Where two trees of containers differ in any bit."""
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [f"{place}: {one.keys()} {other.keys()}"]
+        return [bad for key in one for bad in differing(one[key], other[key], f"{place}.{key}")]
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [f"{place}: lengths"]
+        pairs = enumerate(zip(one, other, strict=True))
+        return [bad for n, (a, b) in pairs for bad in differing(a, b, f"{place}.{n}")]
+    if type(one) is not type(other):
+        return [f"{place}: {type(one)} {type(other)}"]
+    same = torch.equal(one, other) if isinstance(one, Tensor) else one == other
+    return [] if same else [place]
+
+
+def check_every_resume(tmp_path: Path, *overrides: str, updates: int = UPDATES) -> None:
+    """Continue from every checkpoint of an uninterrupted run, and compare all that is kept."""
+    whole = run(tmp_path / "whole", *overrides)
+    assert whole["global_step"] == updates
+    for path in sorted((tmp_path / "whole").glob("*.ckpt")):
+        if path.stem == str(updates):
+            continue
+        folder = tmp_path / path.stem
+        resumed = run(folder, *overrides, begin=path)
+        assert differing(comparable(whole), comparable(resumed)) == [], path
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_continues_bitwise_from_every_update(tmp_path: Path, accumulate: int) -> None:
+    check_every_resume(
+        tmp_path,
+        "optimizer=adam",
+        "callbacks.checkpoint.every_n_updates=1",
+        f"optimizer.accumulate={accumulate}",
+        updates=3 * (5 // accumulate + 5 % accumulate),
+    )
