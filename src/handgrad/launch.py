@@ -195,6 +195,12 @@ def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection
         with signals.handled(watched=True):
             run_task(job)
         sender.send(Report("done", ""))
+    except SystemExit as stop:
+        if stop.code not in signals.EXIT_CODES:
+            raise
+        sender.send(Report("stopped", str(stop.code)))
+        sys.stderr.flush()
+        os._exit(int(stop.code))  # leaving the group of devices could wait for one that is gone
     except BadInput as error:
         send(sender, Report("bad input", str(error)))
     except Failed as error:
