@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 
 from handgrad import launch
@@ -20,19 +22,29 @@ def write_examples(path: Path, examples: int, features: int = 7, classes: int = 
 
 
 def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
-    """Run the jobs on one device; leave its weights, or its error, beside the checkpoints."""
+    """Run the jobs on one device; leave its weights or its error, and every last.ckpt in kept/."""
     os.environ |= {launch.RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     import torch
 
+    from handgrad.checkpoints import LastCheckpoint
     from handgrad.module import TwoLayerNetwork
 
     torch.set_num_threads(1)
+    save = LastCheckpoint.save
+
+    def save_and_copy(self: LastCheckpoint, trainer: L.Trainer) -> None:
+        save(self, trainer)
+        if rank == 0 and self.path.exists():
+            folder = Path(trainer.default_root_dir) / "kept"
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(self.path, folder / f"{trainer.global_step}.ckpt")
 
     def leave_weights(self: TwoLayerNetwork) -> None:
         folder = Path(self.trainer.default_root_dir)
         torch.save([each.detach() for each in self.params], folder / f"device{rank}.pt")
 
     TwoLayerNetwork.on_train_end = leave_weights
+    LastCheckpoint.save = save_and_copy
     for job in jobs:
         try:
             launch.run_task(job)

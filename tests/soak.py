@@ -69,9 +69,9 @@ def live(run: Run, seconds: float, number: signal.Signals, whom: str) -> float:
     after = memory(pids)
     for pid in targets(run, whom):
         os.kill(pid, number)
-    code = run.wait(30)
+    code = run.wait(90)
     assert code in ((-9, 1) if number == signal.SIGKILL else (143,)), (code, run.err)
-    until(lambda: not any(map(is_running, pids)), 10)
+    until(lambda: not any(map(is_running, pids)), 90)
     return after / before - 1
 
 

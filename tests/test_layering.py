@@ -42,7 +42,9 @@ LAYERS = {
     ),
     "data": Layer(("data/*.py",), frozenset({"data"}), CONFIGURATION),
     "module": Layer(
-        ("module.py", "optimizers.py"), frozenset({"equations", "rules", "module"}), CONFIGURATION
+        ("module.py", "nonfinite.py", "optimizers.py"),
+        frozenset({"equations", "rules", "module"}),
+        CONFIGURATION,
     ),
     "processes": Layer(
         (
@@ -63,7 +65,7 @@ LAYERS = {
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
             *("checkpoints.py", "checkpoint_files.py", "fingerprint.py", "resume.py"),
             *("run_folder.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
-            *("tables.py", "spreadsheet.py"),
+            *("tables.py", "spreadsheet.py", "help_page.py"),
         ),
         frozenset(
             {"package", "equations", "rules", "data", "module", "dashboard", "processes", "program"}

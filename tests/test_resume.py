@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import pytest
+import several
 import torch
 from conftest import composed
 from lightning.pytorch.callbacks import Callback
@@ -15,6 +16,7 @@ from torch import Tensor
 from handgrad import build
 from handgrad.checkpoints import LastCheckpoint, Resumable
 from handgrad.fingerprint import fingerprint
+from handgrad.launch import Job
 from handgrad.quiet import quiet_lightning
 
 IRIS = (
@@ -61,6 +63,11 @@ def run(folder: Path, *overrides: str, begin: Path | None = None) -> dict[str, A
     trainer = build.trainer(config, folder, extra=callbacks)
     data.horizon = build.horizon(config, trainer)
     trainer.fit(network, datamodule=data, ckpt_path=begin)
+    return last_of(folder)
+
+
+def last_of(folder: Path) -> dict[str, Any]:
+    """The last checkpoint of a run."""
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
@@ -113,3 +120,27 @@ def test_a_run_continues_bitwise_from_every_update(tmp_path: Path, accumulate: i
         f"optimizer.accumulate={accumulate}",
         updates=3 * (5 // accumulate + 5 % accumulate),
     )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_continue_bitwise_from_every_update(tmp_path: Path, accumulate: int) -> None:
+    updates = 3 * (5 // accumulate + 5 % accumulate)
+    overrides = (
+        *("optimizer=adam", "callbacks.checkpoint.every_n_updates=1", "dashboard=off"),
+        *(f"optimizer.accumulate={accumulate}", "trainer.devices=2"),
+    )
+    config = configured(*overrides)
+    jobs = [Job(config, [], tmp_path / "whole")]
+    for number in range(1, updates):
+        begun = {**config, "ckpt_path": str(tmp_path / "whole" / "kept" / f"{number}.ckpt")}
+        jobs.append(Job(begun, [], tmp_path / str(number)))
+    for job in jobs:
+        job.folder.mkdir()
+    several.run_on(2, jobs, tmp_path)
+    for rank in (0, 1):
+        whole, *others = (torch.load(job.folder / f"device{rank}.pt") for job in jobs)
+        for number, weights in enumerate(others, 1):
+            assert all(map(torch.equal, whole, weights)), number
+    whole, *others = (last_of(job.folder) for job in jobs)
+    for number, each in enumerate(others, 1):
+        assert differing(comparable(whole), comparable(each)) == [], number

@@ -22,7 +22,7 @@ from handgrad.checkpoints import BestCheckpoint, LastCheckpoint, Patience
 from handgrad.curves import LearningCurves
 from handgrad.dashboard import hparams
 from handgrad.dashboard.album import Album, next_picture
-from handgrad.dashboard.callback import Dashboard, until_watched
+from handgrad.dashboard.callback import Dashboard
 from handgrad.data.module import ExampleData
 from handgrad.errors import BadInput
 from handgrad.module import TwoLayerNetwork
@@ -110,6 +110,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
             scheduler_interval=interval,
             scheduler_monitor=monitor,
             clip_norm=clip_norm,
+            on_nonfinite=config["on_nonfinite"],
             ordered_sums=examples.plan().places if examples.ordered else None,
             compile=model["compile"],
         )
@@ -228,7 +229,7 @@ def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
     def updates(done: int) -> int:
         due = [cadence - done % cadence for cadence in cadences if cadence]
         if config["dashboard"]["tier"] != "off":
-            due += [until_watched(done, cadences[0]), next_picture(done) - done]
+            due.append(next_picture(done) - done)
         if trainer.max_steps > 0:
             due.append(trainer.max_steps - done)
         return max(1, min(due))

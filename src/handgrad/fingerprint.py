@@ -25,7 +25,7 @@ def fingerprint(config: dict[str, Any], data: ExampleData) -> dict[str, Any]:
     Returns:
         Values by key, in plain containers.
     """
-    values = {key: config[key] for key in KEYS if key in config}
+    values = {key: config[key] for key in KEYS}
     for group, names in (
         *((group, list(config[group])) for group in GROUPS),
         ("data", DATA_KEYS),

@@ -1,10 +1,12 @@
 """The LightningModule: when the equations run, and what becomes of their result. No formula."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -14,6 +16,7 @@ from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
 from handgrad.loss_scale import LossScale
+from handgrad.nonfinite import NonFinite, Snapshot, Witness, all_finite
 from handgrad.rules import Feedback, Rule
 from handgrad.tally import Sums, Tally
 
@@ -36,6 +39,7 @@ class Block(Protocol):
     inputs: Tensor
     targets: Tensor
     updates: tuple[Update, ...]
+    rows: np.ndarray  # the examples' positions in the training part
 
 
 class Seen(NamedTuple):
@@ -73,6 +77,7 @@ class TwoLayerNetwork(L.LightningModule):
         clip_norm: bound on the norm of the whole gradient.
         ordered_sums: partial sums of an update that are added in their order, so that devices
             make no difference to the last bit; None where the order is free.
+        on_nonfinite: what becomes of an update with a value that is not finite: "stop" or "skip".
         compile: whether forward and the rule go through torch.compile.
     """
 
@@ -95,6 +100,7 @@ class TwoLayerNetwork(L.LightningModule):
         weight_decay: float | None = None,
         clip_norm: float | None = None,
         ordered_sums: int | None = None,
+        on_nonfinite: str = "stop",
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -131,7 +137,10 @@ class TwoLayerNetwork(L.LightningModule):
         self.scheduler_monitor, self.ordered_sums = scheduler_monitor, ordered_sums
         self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
         self.epoch = Sums()
+        self.on_nonfinite, self.skipped = on_nonfinite, 0
         self.last_seen: Seen | None = None  # of the newest update, for the check
+        self.watched = False  # whether the parameters before a block's last update are kept
+        self.before: Parameters | None = None  # those, copied, for the dashboard
         self.figures: dict[str, float] = {}  # the newest points of the curves
         self.published: dict[str, float] = {}  # of the last epoch, or of the test
         self.is_asked_to_stop: Callable[[], bool] = lambda: False  # within a block
@@ -185,7 +194,12 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     def on_train_start(self) -> None:
         self.moved = self.params  # looked up once: a module's attributes are slow
+        self.alone = self.trainer.world_size == 1 and self.ordered_sums is None
         self.sum = GradientSum(self.trained, self.ordered_sums or 1)
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        between = self.lr_schedulers() if self.scheduler_interval == "step" else None
+        self.safe = Snapshot(self.trained, optimizer, between, self.window)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:  # of 16-mixed
             assert self.bind_rule is not None, "training needs a rule"
@@ -195,24 +209,75 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     @torch.no_grad()
     def training_step(self, block: Block, batch_idx: int) -> None:
-        """Make all updates of a block, unless a signal stops them."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
-        seen = self.last_seen = None
-        made = 0
-        for update in block.updates:
-            seen = None  # its memory serves the next update
-            seen = make(optimizer, block, update)
-            if self.scheduler_interval == "step":
-                self.step_scheduler()
-            made += 1
-            if self.is_asked_to_stop():
-                break
-        self.last_seen = seen
+        """Make all updates of a block, unless a signal stops them.
+
+        Raises:
+            NonFinite: if a value is not finite, unless such updates are to be skipped.
+        """
+        self.safe.take()
+        made = self.make_updates(block, block.updates)
+        if not all_finite(self.trained):
+            self.safe.restore()
+            made = self.make_carefully(block)
         self.count_updates(made)
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
+
+    def make_updates(self, block: Block, updates: Sequence[Update]) -> int:
+        """Make some updates of a block, unless a signal stops them; how many were made."""
+        optimizer = self.safe.optimizer
+        make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
+        seen = self.last_seen = self.before = None
+        made = 0
+        for made, update in enumerate(updates, 1):
+            seen = None  # its memory serves the next update
+            if self.watched and made == len(updates):
+                self.before = Parameters(*(each.detach().clone() for each in self.moved))
+            seen = make(optimizer, block, update)
+            if self.scheduler_interval == "step":
+                self.step_scheduler()
+            if self.is_asked_to_stop():
+                break
+        self.last_seen = seen
+        return made
+
+    def make_carefully(self, block: Block) -> int:
+        """Make the updates of a block once more, looking at every line; how many were made.
+
+        Raises:
+            NonFinite: at the first value that is not, unless such updates are to be skipped.
+        """
+        searches = optimizers.needs_closure(self.safe.optimizer)  # also where nothing is finite
+        made = 0
+        for made, update in enumerate(block.updates, 1):
+            rows = np.concatenate([block.rows[:0], *(block.rows[each] for each in update.pieces)])
+            self.safe.take()
+            witness = Witness(self.cost, rows, scaled=self.loss_scale is not None)
+            with witness.watching(self):
+                self.make_updates(block, [update])
+            witness.look(**self.params._asdict())
+            found = witness.verdict(self.trainer.global_step + made)
+            if found is not None and not (searches and all_finite(self.trained)):
+                self.leave_out(found)
+            if self.is_asked_to_stop():
+                break
+        return made
+
+    def leave_out(self, found: NonFinite) -> None:
+        """Undo an update and count it, or stop there.
+
+        Raises:
+            NonFinite: where the training is to stop.
+        """
+        self.safe.restore()
+        if self.on_nonfinite == "stop":
+            raise found
+        self.last_seen = None
+        self.skipped += 1
+        if self.scheduler_interval == "step":
+            self.step_scheduler()
+        for logger in self.loggers:
+            logger.log_metrics({"run/skipped_updates": self.skipped}, step=found.update)
 
     def differentiate(self, block: Block, update: Update, *tallies: Tally) -> Seen | None:
         """Write the gradient over all examples of an update, on all devices, to `.grad`.
@@ -220,8 +285,7 @@ class TwoLayerNetwork(L.LightningModule):
         Returns:
             The last piece's activations and gradients; None where this device's share is empty.
         """
-        ordered = self.ordered_sums is not None
-        alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
+        alone = self.alone and len(update.pieces) == 1
         for parameter in self.moved:
             parameter.grad = None  # its memory serves this gradient
         if not alone:
@@ -305,6 +369,8 @@ class TwoLayerNetwork(L.LightningModule):
         """Log cost and accuracy over the examples since the last point, once."""
         sums = self.window.read(self.device)
         if sums.examples:
+            if not math.isfinite(sums.cost):  # the weights are: 16-mixed leaves such updates out
+                raise NonFinite(self.trainer.global_step, "J", [], [])
             self.epoch = self.epoch.plus(sums)
             self.write_scalars("train", sums)
 
@@ -322,6 +388,7 @@ class TwoLayerNetwork(L.LightningModule):
             "epoch": list(self.epoch),
             "figures": dict(self.figures),
             "published": dict(self.published),
+            "skipped": self.skipped,
         }
 
     def go_on_gathering(self, gathered: dict[str, Any]) -> None:
@@ -329,6 +396,7 @@ class TwoLayerNetwork(L.LightningModule):
         self.window.resume(Sums(*gathered["window"]), self.device)
         self.epoch = Sums(*gathered["epoch"])
         self.figures, self.published = dict(gathered["figures"]), dict(gathered["published"])
+        self.skipped = gathered["skipped"]
 
     def publish(self, part: str, sums: Sums) -> None:
         """Make cost and accuracy of a part known to callbacks that monitor them."""

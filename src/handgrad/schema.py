@@ -32,6 +32,7 @@ class Main(Node):
     reproducible: Literal["bitwise"] | None
     ckpt_path: str | None
     on_change: Literal["stop", "accept"]
+    on_nonfinite: Literal["stop", "skip"]
 
 
 class Model(Node):

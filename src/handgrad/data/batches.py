@@ -9,7 +9,7 @@ because per-example collation and per-batch Python cost more than the arithmetic
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -76,18 +76,18 @@ class BatchPlan:
     rank: int = 0
     world_size: int = 1
 
-    @property
+    @cached_property
     def batches_per_pass(self) -> int:
         """Batches in one pass, the short last one included."""
         batches = -(-self.examples // self.batch_size)
         return batches if self.limit is None else min(batches, self.limit)
 
-    @property
+    @cached_property
     def updates_per_pass(self) -> int:
         """Updates in one pass; a short last accumulation window is an update of its own."""
         return -(-self.batches_per_pass // self.accumulate)
 
-    @property
+    @cached_property
     def updates_per_epoch(self) -> int:
         """Updates in one epoch."""
         return self.updates_per_pass * self.passes

@@ -10,15 +10,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from handgrad import build, record, resume
+from handgrad import build, record, resume, saved
 from handgrad.checkpoints import Resumable
 from handgrad.dashboard import address
 from handgrad.dashboard.callback import Dashboard
+from handgrad.dashboard.equations import equations
+from handgrad.data.examples import listed
 from handgrad.data.module import ExampleData
 from handgrad.drift import DriftCheck
+from handgrad.errors import BadInput, Failed
 from handgrad.fingerprint import fingerprint
 from handgrad.live_check import LiveCheck, live_check
 from handgrad.module import TwoLayerNetwork
+from handgrad.nonfinite import NonFinite
 from handgrad.quiet import quiet_lightning
 from handgrad.resume import Start
 from handgrad.run_folder import claimed, probe
@@ -99,7 +103,10 @@ def fit_and_test(
 ) -> dict[str, Any]:
     """Train, test the best network, and give the final figures."""
     start = time.perf_counter()
-    trainer.fit(network, datamodule=data, ckpt_path=checkpoint)
+    try:
+        trainer.fit(network, datamodule=data, ckpt_path=checkpoint)
+    except NonFinite as error:
+        raise explained(error, network, data, Path(trainer.default_root_dir)) from None
     seconds = time.perf_counter() - start
     updates = trainer.global_step
     test_best(trainer, network, data)
@@ -108,10 +115,33 @@ def fit_and_test(
         "run/fit_seconds": seconds,
         "run/devices": trainer.world_size,
     }
+    if network.on_nonfinite == "skip":
+        ran["run/skipped_updates"] = network.skipped
     for logger in trainer.loggers:
         logger.log_metrics(ran, step=updates)
         logger.save()
     return {**dict(sorted(network.published.items())), **ran}
+
+
+def explained(
+    error: NonFinite, network: TwoLayerNetwork, data: ExampleData, folder: Path
+) -> Failed:
+    """What became not finite, of which examples, and what is left, in one line."""
+    lines = {each.name: each.textbook for each in equations(network.hparams["cost"])}
+    line = f"{error.line} = {lines[error.line]}" if error.line in lines else error.line
+    rows = data.indices["train"]  # of the data as a whole
+    batch, culprits = (sorted(rows[each].tolist()) for each in (error.rows, error.culprits))
+    of = f" for the examples {listed(culprits)}" if len(culprits) < len(batch) and culprits else ""
+    try:
+        good, checkpoint, _ = saved.find("last", folder)
+        left = f"the last good checkpoint is {good} (update {checkpoint['global_step']})"
+    except BadInput:
+        left = "there is no checkpoint yet"
+    return Failed(
+        f"update {error.update}: the first value that is not finite is in {line}{of}; its batch "
+        f"are the examples {listed(batch)} of the data; {left}; on_nonfinite=skip leaves such "
+        "updates out"
+    )
 
 
 def test_best(trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData) -> None:

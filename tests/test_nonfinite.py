@@ -1,0 +1,126 @@
+"""The first value that is not finite is found, named, and costs nothing until then."""
+
+import json
+import math
+
+import planted
+import pytest
+import torch
+from conftest import ROOT, Fitted, Train, fit
+
+from handgrad import nonfinite
+from handgrad.nonfinite import NonFinite
+
+IRIS = (
+    *("data=iris", "data.batch_size=20", "model.hidden=5", "trainer.max_epochs=3"),
+    "trainer.log_every_n_steps=4",
+)
+PLANTED = ("backward=custom", "backward.function=planted.spoils_dz1", "check.at_start=false")
+
+
+@pytest.fixture
+def spoiled(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The position in the training part of an example whose dz1 is NaN from now on."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    data = fit(*IRIS, "trainer.max_steps=1").data
+    inputs, _ = data.parts["train"].rows(slice(None))
+    position = next(n for n, row in enumerate(inputs) if int((inputs == row).all(dim=1).sum()) == 1)
+    monkeypatch.setattr(planted, "ROW", inputs[position].clone())
+    return position
+
+
+def update_with(fitted: Fitted, position: int) -> tuple[int, list[int]]:
+    """The first update that sees an example, and all that it sees, in the training part."""
+    plan = fitted.data.plan()
+    order = plan.order(0).tolist()
+    place = order.index(position)
+    number = place // plan.batch_size
+    return number + 1, order[number * plan.batch_size : (number + 1) * plan.batch_size]
+
+
+def test_the_update_the_line_and_the_examples_are_named(train: Train, spoiled: int) -> None:
+    fitted = fit(*IRIS, "trainer.max_steps=1")
+    number, rows = update_with(fitted, spoiled)
+    assert number > 1
+    indices = fitted.data.indices["train"]
+    answer = train(
+        *IRIS, *PLANTED, "callbacks.checkpoint.every_n_updates=1", "dashboard=off", "logger=none"
+    )
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1
+    assert f"update {number}: the first value that is not finite is in dz1 = W2^T dz2" in answer.err
+    assert f"for the examples {indices[spoiled]};" in answer.err
+    first = sorted(indices[rows].tolist())[:8]
+    assert f"its batch are the examples {', '.join(map(str, first))}" in answer.err
+    last = answer.folder / "checkpoints" / "last.ckpt"
+    assert f"last good checkpoint is {last} (update {number - 1})" in answer.err
+    held = torch.load(last, weights_only=True)
+    assert held["global_step"] == number - 1
+    assert all(bool(each.isfinite().all()) for each in held["state_dict"].values())
+    assert not (answer.folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_a_skipped_update_changes_nothing_but_the_count(
+    train: Train, spoiled: int, optimizer: str
+) -> None:
+    """As if the rule gave, for these updates, no step at all: compared with a loop that does so."""
+    overrides = (*IRIS, f"optimizer={optimizer}", "optimizer.lr=0.1", "dashboard=off")
+    skipping = fit(*overrides, *PLANTED, "on_nonfinite=skip")
+    assert skipping.network.skipped == 3  # once in each epoch
+    assert skipping.trainer.global_step == 15
+    plain = fit(*overrides, "trainer.max_steps=1")
+    network, data = plain.network, plain.data
+    fresh = fit(*overrides, "trainer.max_steps=1", "optimizer.lr=1e-30").network
+    with torch.no_grad():
+        for mine, its in zip(network.trained, fresh.trained, strict=True):
+            mine.copy_(its)
+    made = network.configure_optimizers()
+    plan = data.plan()
+    inputs, targets = data.parts["train"].rows(slice(None))
+    for number in range(15):
+        (batch,) = plan.batches(number)
+        order = plan.order(number // 5)[batch.start : batch.stop]
+        if spoiled in order.tolist():
+            continue
+        X, Y = inputs[order], targets[order]
+        activations = network.forward_pass(network.params, X)
+        with torch.no_grad():
+            gradients = network.rule(network.params, activations, X, Y)  # pyright: ignore
+            for parameter, name in zip(network.trained, ("dW1", "db1", "dW2", "db2"), strict=True):
+                parameter.grad = getattr(gradients, name)
+            made.step()
+    for mine, its in zip(skipping.network.trained, network.trained, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
+    answer = train(*overrides, *PLANTED, "on_nonfinite=skip", "logger=none")
+    assert answer.code == 0, answer.err
+    figures = json.loads((answer.folder / "metrics.json").read_text())
+    assert figures["run/skipped_updates"] == 3
+    assert math.isfinite(figures["cost/train"])
+
+
+@pytest.mark.parametrize("lr", [1e38, 3e38])
+def test_a_step_that_overflows_is_named(train: Train, lr: float) -> None:
+    answer = train(*IRIS, f"optimizer.lr={lr}", "dashboard=off", "logger=none")
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1
+    assert "the first value that is not finite is in " in answer.err
+    assert "there is no checkpoint yet" in answer.err
+
+
+def test_looking_closely_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = (*IRIS, "optimizer=adam", "scheduler=step", "scheduler.interval=step")
+    plain = fit(*overrides)
+    looked: list[int] = []
+    monkeypatch.setattr("handgrad.module.all_finite", lambda parameters: looked.append(1) or False)
+    careful = fit(*overrides)
+    assert looked
+    for mine, its in zip(plain.network.trained, careful.network.trained, strict=True):
+        assert torch.equal(mine, its)
+    assert plain.network.published == careful.network.published
+
+
+def test_every_line_can_be_the_first() -> None:
+    assert nonfinite.LINES[:3] == ("X", "Y", "z1")
+    error = NonFinite(3, "z1", [1, 2], [2])
+    assert (error.update, error.line) == (3, "z1")
