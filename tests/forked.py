@@ -8,6 +8,7 @@ the launcher spawns them.
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def serve(
     saves: Connection,
 ) -> None:
     """Be `python train.py ARGUMENTS`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the fork server's is to ignore it
     os.chdir(folder)
     os.environ.update(environment)
     for name, stream in (("out", sys.stdout), ("err", sys.stderr)):

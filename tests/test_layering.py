@@ -47,7 +47,10 @@ LAYERS = {
         CONFIGURATION,
     ),
     "processes": Layer(
-        ("allocator.py", "errors.py", "ranks.py", "signals.py", "launch.py", "strategy.py"),
+        (
+            *("allocator.py", "errors.py", "ranks.py", "signals.py", "meeting.py", "launch.py"),
+            "strategy.py",
+        ),
         frozenset({"processes"}),
         CONFIGURATION,
     ),

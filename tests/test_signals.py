@@ -8,9 +8,9 @@ from signal import SIGINT, SIGTERM, SIGUSR1
 from typing import Any
 
 import pytest
-import torch
 from forked import Run, children, is_running, start, until
 
+from handgrad import checkpoint_files
 from handgrad.module import TwoLayerNetwork
 
 PROCESSES = ("first", "device 0", "device 1", "all")
@@ -49,7 +49,7 @@ def ends(run: Run, pids: list[int]) -> int:
 
 
 def last(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint_files.read(folder / "run" / "checkpoints" / "last.ckpt")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -29,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 from handgrad import ranks, signals
 from handgrad.allocator import keep_freed_memory
 from handgrad.errors import BadInput, Failed
+from handgrad.meeting import meeting_place
 
 RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
 GRACE = 20.0  # seconds that devices have to save and end after a signal
@@ -136,7 +136,7 @@ def run_devices(job: Job, devices: int) -> None:
         Failed: if a device fails.
     """
     check_nodes(job.config["trainer"]["num_nodes"])
-    with tempfile.TemporaryDirectory(prefix="handgrad-") as meeting:
+    with meeting_place() as meeting:
         rendezvous = (
             "env://" if job.config["trainer"]["num_nodes"] > 1 else f"file://{meeting}/store"
         )
@@ -195,6 +195,12 @@ def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection
         with signals.handled(watched=True):
             run_task(job)
         sender.send(Report("done", ""))
+    except SystemExit as stop:
+        if stop.code not in signals.EXIT_CODES:
+            raise
+        sender.send(Report("stopped", str(stop.code)))
+        sys.stderr.flush()
+        os._exit(int(stop.code))  # leaving the group of devices could wait for one that is gone
     except BadInput as error:
         send(sender, Report("bad input", str(error)))
     except Failed as error:
