@@ -112,7 +112,7 @@ def test_what_comes_with_the_curves(runs: dict[str, Path]) -> None:
     drawn = {f"{group}/{name}" for group, names in sections.HISTOGRAMS.items() for name in names}
     assert set(tags["histograms"]) == drawn
     assert tags["graph"]
-    texts = {f"about/{name}/text_summary" for name in ("equations", "config", "report")}
+    texts = {f"{name}/text_summary" for name in events.TEXTS}
     classes = {f"precision_recall/{name}" for name in ("setosa", "versicolor", "virginica")}
     assert set(tags["tensors"]) == {
         *texts,
@@ -451,7 +451,9 @@ def test_one_command_and_one_address_are_printed(train: Train) -> None:
     assert command.startswith(f"tensorboard --logdir {answer.folder.parent} --host 127.0.0.1")
     assert "images=200" in command
     assert url == address.url("lite")
-    assert re.fullmatch(r"http://127\.0\.0\.1:6006/\?pinnedCards=\S+&smoothing=0#timeseries", url)
+    assert re.fullmatch(
+        r"http://127\.0\.0\.1:6006/\?pinnedCards=\S+&smoothing=0#timeseries&_smoothingWeight=0", url
+    )
 
 
 # HParams
