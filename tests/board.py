@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -24,16 +24,20 @@ def served(logs: Path, *options: str) -> Iterator[str]:
     """The address of a TensorBoard over a folder of runs, at a free port of this machine."""
     arguments = ["--logdir", str(logs), "--host", "127.0.0.1", "--port", "0", *options]
     command = [sys.executable, "-m", "tensorboard.main", *arguments]
-    board = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, process_group=0)
-    assert board.stderr is not None
-    try:
-        said = next((line for line in board.stderr if "http://" in line), "")
-        # Nobody reads what it says later; a full pipe would stop it.
-        Thread(target=board.stderr.read, daemon=True).start()
-        yield said[said.index("http://") :].split()[0].rstrip("/")
-    finally:
-        os.killpg(board.pid, signal.SIGKILL)  # and its reader
-        board.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        heard = Path(folder) / "said"
+        with heard.open("w") as said:
+            board = subprocess.Popen(command, stderr=said, process_group=0)
+        try:
+            while "http://" not in heard.read_text():
+                assert board.poll() is None, heard.read_text()
+                time.sleep(0.05)
+            told = heard.read_text()
+            yield told[told.index("http://") :].split()[0].rstrip("/")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(board.pid, signal.SIGKILL)  # and its reader
+            board.wait()
 
 
 def browser() -> str | None:
