@@ -339,7 +339,7 @@ def test_other_loggers_and_none_get_what_they_can_hold(train: Train) -> None:
     csv = train(*SMALL, GENEROUS, "logger=csv")
     columns = pd.read_csv(csv.folder / "metrics.csv").columns
     assert {"backward/kept_by_slope", "noise/example_norm_q50", "cost/train"} <= {*columns}
-    none = train(*SMALL, "logger=none")
+    none = train(*SMALL, "dashboard=lite", "logger=none")
     assert "kept_by_slope" in (none.folder / "report.md").read_text()
     one = train(*SMALL, "trainer.fast_dev_run=true", GENEROUS)
     assert (csv.code, none.code, one.code) == (0, 0, 0)
@@ -373,7 +373,7 @@ def end_of(folder: Path) -> list[int]:
 
 
 def test_a_wrong_gradient_is_reported_and_the_run_has_failed(train: Train) -> None:
-    done = train(*SMALL, "backward=mistake", "backward.mistake=no_sprime")
+    done = train(*SMALL, "dashboard=lite", "backward=mistake", "backward.mistake=no_sprime")
     assert done.code == 1
     said = (done.folder / "report.md").read_text()
     assert "**No**: the check found dz1 wrong (`check/audit_dz1`)" in said
@@ -446,7 +446,7 @@ def test_pinned_cards_exist(runs: dict[str, Path], tier: str) -> None:
 
 
 def test_one_command_and_one_address_are_printed(train: Train) -> None:
-    answer = train(*SMALL)
+    answer = train(*SMALL, "dashboard=lite")
     *_, command, url = answer.out.splitlines()
     assert command.startswith(f"tensorboard --logdir {answer.folder.parent} --host 127.0.0.1")
     assert "images=200" in command
