@@ -17,30 +17,28 @@ from PIL import Image
 from handgrad.dashboard import address
 
 ROOT = Path(__file__).parent.parent
-ONE = {"digits": ("dashboard=full",)}
-SEVERAL = {
-    "plain": ("optimizer.lr=0.5",),
+RUNS = {
+    "digits": ("dashboard=full",),
     "momentum": ("optimizer=momentum", "optimizer.lr=0.1"),
     "adam": ("optimizer=adam", "optimizer.lr=0.01", "model.hidden=32"),
+    "moons": ("data=moons", "model.hidden=8", "optimizer=adam", "optimizer.lr=0.05"),
 }
-TABS = {  # what to train, and how much of the tab is seen, in pixels
-    "timeseries": (ONE, (1500, 1250)),
-    "custom_scalars": (ONE, (1500, 1480)),
-    "images": (ONE, (1500, 1600)),
-    "hparams": (SEVERAL, (1500, 420)),
+TABS = {  # whose runs are shown, and how much of the tab is seen, in pixels
+    "timeseries": (("digits",), (1500, 1250)),
+    "custom_scalars": (("digits",), (1500, 1480)),
+    "images": (("digits", "moons"), (1500, 1640)),
+    "hparams": (("digits", "momentum", "adam", "moons"), (1500, 440)),
 }
-WIDTH = 1100  # of what is written, in pixels
-COLOURS = 128
+WIDTH = 1000  # of what is written, in pixels
+COLOURS = 160
 LOADING = 10.0  # seconds that TensorBoard takes at most to read a few runs
 
 
-def train(logs: Path, runs: dict[str, tuple[str, ...]]) -> None:
-    """Train each run as its user would."""
-    logs.mkdir()
-    for name, overrides in runs.items():
-        command = [sys.executable, str(ROOT / "train.py"), "trainer.enable_progress_bar=false"]
-        folder = f"hydra.run.dir={logs / name}"
-        subprocess.run([*command, folder, *overrides], check=True, cwd=logs.parent)
+def train(folder: Path, overrides: tuple[str, ...]) -> None:
+    """Train as a user would."""
+    command = [sys.executable, str(ROOT / "train.py"), "trainer.enable_progress_bar=false"]
+    where = f"hydra.run.dir={folder}"
+    subprocess.run([*command, where, *overrides], check=True, cwd=folder.parent)
 
 
 def seen(url: str, tab: str, size: tuple[int, int]) -> Image.Image:
@@ -57,7 +55,8 @@ def write(image: Image.Image, path: Path) -> None:
     """Write an image small enough for a repository."""
     height = round(image.height * WIDTH / image.width)
     small = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
-    small.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    few = small.quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -69,14 +68,16 @@ def main() -> None:
     if board.browser() is None:
         sys.exit(f"no browser: install one of {', '.join(board.BROWSERS)}")
     with tempfile.TemporaryDirectory() as work:
-        for number, runs in enumerate((ONE, SEVERAL)):
-            logs = Path(work) / f"logs{number}"
-            train(logs, runs)
+        for name, overrides in RUNS.items():
+            train(Path(work) / name, overrides)
+        for tab, (names, size) in TABS.items():
+            logs = Path(work) / f"logs_{tab}"
+            logs.mkdir()
+            for name in names:
+                (logs / name).symlink_to(Path(work) / name)
             with board.served(logs, "--samples_per_plugin", address.SAMPLES) as url:
                 time.sleep(LOADING)
-                for tab, (of, size) in TABS.items():
-                    if of is runs:
-                        write(seen(url, tab, size), folder / f"tensorboard_{tab}.png")
+                write(seen(url, tab, size), folder / f"tensorboard_{tab}.png")
 
 
 if __name__ == "__main__":

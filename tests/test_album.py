@@ -49,10 +49,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_who_keeps_pictures_gets_all_at_1_2_and_the_end(runs: dict[str, Path]) -> None:
     held, pictures = events.read(runs["kept"]), EVERYWHERE | {"agreement"}
     wanted = {f"pictures/{name}" for name in pictures}
-    assert {*held.Tags()["images"]} == wanted | {"check/error_versus_h"}
+    assert {*held.Tags()["images"]} == wanted | {"pictures/error_versus_h"}
     for tag in wanted:
         assert [image.step for image in held.Images(tag)] == [1, 2, 3]
-    assert [image.step for image in held.Images("check/error_versus_h")] == [3]
+    assert [image.step for image in held.Images("pictures/error_versus_h")] == [3]
     kept = {path.name for path in (runs["kept"] / "pictures").iterdir()}
     names = {f"{name}_000000{step}.png" for name in pictures for step in (1, 2, 3)}
     assert kept == names | {"error_versus_h_0000003.png"}

@@ -37,7 +37,7 @@ def numerical(scene: Scene) -> Iterator[tuple[str, Figure]]:
     curves = error_versus_h(
         scene.moment.params, scene.inputs[:ROWS], scene.targets[:ROWS], scene.moment.cost
     )
-    yield "check/error_versus_h", error_curves(curves)
+    yield "pictures/error_versus_h", error_curves(curves)
 
 
 def boundary(scene: Scene) -> Figure | None:

@@ -165,7 +165,7 @@ SECTIONS = (
                 ),
             ),
             Chart(
-                "do the examples agree?",
+                "do the examples agree? (cosine)",
                 (
                     Quantity(
                         "noise/agreement",
