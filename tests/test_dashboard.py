@@ -22,7 +22,7 @@ from handgrad import build
 from handgrad.backprop import Parameters, backward, cross_entropy, forward
 from handgrad.dashboard import address, equations, hparams, report, sections
 from handgrad.dashboard.allowance import Allowance
-from handgrad.dashboard.callback import Dashboard, until_watched
+from handgrad.dashboard.callback import Dashboard
 from handgrad.dashboard.histograms import histogram
 from handgrad.dashboard.layout import layout
 from handgrad.dashboard.scalars import Scalars, Watched
@@ -161,21 +161,21 @@ class Spy(L.Callback):
         self.before: dict[int, tuple[Any, ...]] = {}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if len(batch.updates) == 1:
-            params = [each.detach().clone() for each in pl_module.params]
-            rows = batch.updates[0].pieces[0]
-            self.before[trainer.global_step] = (
-                Parameters(*params),
-                batch.inputs[rows],
-                batch.targets[rows],
-            )
+        params = [each.detach().clone() for each in pl_module.params]
+        rows = batch.updates[0].pieces[0]
+        self.before[trainer.global_step] = (
+            Parameters(*params),
+            batch.inputs[rows],
+            batch.targets[rows],
+        )
 
 
 def test_the_curves_are_those_of_the_watched_update(tmp_path: Path) -> None:
     spy = Spy()
+    fit(*SMALL, "trainer.max_steps=14", callbacks=[spy], one_by_one=True)
     board = Dashboard("lite", 0.99, tmp_path, "", {}, checked=True)
-    fitted = fit(*SMALL, "trainer.max_steps=14", callbacks=[spy, board])
-    params, inputs, targets = spy.before[6]  # before update 7, the second that is watched
+    fitted = fit(*SMALL, "trainer.max_steps=14", callbacks=[board])
+    params, inputs, targets = spy.before[6]  # of update 7, the second that is watched
     activations = forward(params, inputs)
     dz2, dW2, _, dz1, dW1, _ = backward(params, activations, inputs, targets)
     lr = fitted.trainer.optimizers[0].param_groups[0]["lr"]
@@ -264,18 +264,6 @@ def test_the_weights_are_the_same_with_and_without(tmp_path: Path, overrides: tu
     assert board.points
     for with_it, without in zip(one, other, strict=True):
         assert torch.equal(with_it, without)
-
-
-@pytest.mark.parametrize("every", [1, 2, 3, 50])
-def test_a_watched_update_is_alone_in_its_block(every: int) -> None:
-    done, alone = 0, set()
-    while done < 4 * every + 1:
-        size = until_watched(done, every)
-        if size == 1:
-            alone.add(done + 1)
-        done += size
-        assert size >= 1
-    assert alone >= {1, *range(every, 4 * every + 1, every)}
 
 
 # The share of the time
