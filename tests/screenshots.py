@@ -30,7 +30,7 @@ TABS = {  # whose runs are shown, and how much of the tab is seen, in pixels
     "hparams": (("digits", "momentum", "adam", "moons"), (1500, 440)),
 }
 WIDTH = 1000  # of what is written, in pixels
-COLOURS = 160
+COLOURS = 128
 LOADING = 10.0  # seconds that TensorBoard takes at most to read a few runs
 
 
