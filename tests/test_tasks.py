@@ -63,7 +63,6 @@ def test_a_run_leaves_its_figures_checkpoints_and_curves(train: Train, tmp_path:
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "checkpoints/previous.ckpt",
-        "hparams.yaml",
         "metrics.json",
         "report.md",
         "run.json",

@@ -13,6 +13,7 @@ from rich.table import Table
 from handgrad import build, record, resume, saved
 from handgrad.checkpoints import Resumable
 from handgrad.dashboard import address
+from handgrad.dashboard.album import Album
 from handgrad.dashboard.callback import Dashboard
 from handgrad.dashboard.equations import equations
 from handgrad.data.examples import listed
@@ -37,6 +38,7 @@ class Training(NamedTuple):
     start: Start
     check: LiveCheck
     dashboards: list[Dashboard]
+    albums: list[Album]
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
@@ -55,9 +57,10 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     network, made_of = build.network(config, data), fingerprint(config, data)
     start = resume.find(config, folder, made_of, network)
     check, dashboards = live_check(**config["check"]), build.dashboard(config, folder)
+    albums = build.album(config, data, folder)
     callbacks = [
         *dashboards,
-        *build.album(config, data, folder),
+        *albums,
         Resumable(config, made_of),
         check,
         DriftCheck(),
@@ -69,7 +72,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         if trainer.is_global_zero:
             print(*start.notes, sep="\n", end="\n" if start.notes else "")
         if not start.nothing_left:
-            train(Training(trainer, network, data, start, check, dashboards), config, folder)
+            made = Training(trainer, network, data, start, check, dashboards, albums)
+            train(made, config, folder)
 
 
 def train(training: Training, config: dict[str, Any], folder: Path) -> None:
@@ -89,6 +93,8 @@ def train(training: Training, config: dict[str, Any], folder: Path) -> None:
             record.write_json(folder / "metrics.json", figures)
             for dashboard in training.dashboards:
                 dashboard.finish(figures, trainer.global_step)
+    for album in training.albums:
+        album.finish(trainer)
     if trainer.is_global_zero:
         show(figures, folder, config["dashboard"]["tier"])
 
