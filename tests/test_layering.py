@@ -57,7 +57,16 @@ LAYERS = {
     "program": Layer(
         (
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
-            *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
+            *(
+                "benchmark/*.py",
+                "replay/*.py",
+                "sweep/*.py",
+                "curves.py",
+                "earlier.py",
+                "saved.py",
+                "record.py",
+                "quiet.py",
+            ),
             *("checkpoints.py", "progress.py", "live_check.py", "drift.py"),
             *("tables.py", "spreadsheet.py"),
         ),

@@ -1,11 +1,13 @@
 """Fit, then test the best network; leave figures, checkpoints and curves in the run's folder."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
@@ -19,8 +21,16 @@ from handgrad.module import TwoLayerNetwork
 from handgrad.quiet import quiet_lightning
 
 
-def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+def run(
+    config: dict[str, Any], overrides: list[str], folder: Path, *, watchers: Sequence[Callback] = ()
+) -> None:
     """Train, from the beginning or from `ckpt_path`.
+
+    Args:
+        config: validated.
+        overrides: that made it.
+        folder: of the run.
+        watchers: what else watches the training.
 
     Raises:
         BadInput: if the data, the rule, the device or the checkpoint are not what they must be.
@@ -42,6 +52,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         *build.album(config, data, folder),
         ConfigInCheckpoint(config),
         check,
+        *watchers,
         DriftCheck(),
         *build.keepers(config, data, folder),
     ]
