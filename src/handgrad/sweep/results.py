@@ -152,14 +152,32 @@ def tables(rows: Sequence[Row], metric: str, title: str) -> list[Table]:
     return [runs, table(GROUP_COLUMNS, told, f"{metric} over seeds")]
 
 
+def differences(rows: Sequence[Row]) -> Table:
+    """What was set for each run alone, one line a key, for the terminal."""
+    head = ("what differs", *(row.name for row in rows))
+    return table(head, setting_lines(rows) or [["nothing", *[""] * len(rows)]], "")
+
+
+def settings_page(rows: Sequence[Row]) -> list[str]:
+    """The same, as Markdown."""
+    return grid(("what differs", *(row.name for row in rows)), setting_lines(rows))
+
+
+def setting_lines(rows: Sequence[Row]) -> list[list[str]]:
+    """For each key its value in every run."""
+    keys = dict.fromkeys(key for row in rows for key in row.settings)
+    return [[key, *(row.settings.get(key, "") for row in rows)] for key in keys]
+
+
 def table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> Table:
     """Text in columns; an empty column at the end is left out."""
     made = titled(title)
-    width = len(head) if any(line[-1] for line in lines) else len(head) - 1
+    needless = head[-1] == "ended" and not any(line[-1] for line in lines)
+    width = len(head) - needless
     for number, name in enumerate(head[:width]):
         text = number == 0 or name == "ended"
         made.add_column(
-            name.replace("/", "/\n"),  # narrow, so that the whole table fits
+            escape(name).replace("/", "/\n"),  # narrow, so that the whole table fits
             justify="left" if text else "right",
             no_wrap=name != "ended",
             overflow="fold",

@@ -49,7 +49,13 @@ def numbers(run: Path) -> dict[str, float]:
     return {name: figure for name, figure in final.items() if isinstance(figure, int | float)}
 
 
-def show(rows: Sequence[Row], wanted: str, folder: Path, notes: Sequence[str] = ()) -> list[Row]:
+def show(
+    rows: Sequence[Row],
+    wanted: str,
+    folder: Path,
+    notes: Sequence[str] = (),
+    appendix: Sequence[str] = (),
+) -> list[Row]:
     """Print a table of runs; leave it in a folder, as results.csv, .md and .png.
 
     Args:
@@ -57,6 +63,7 @@ def show(rows: Sequence[Row], wanted: str, folder: Path, notes: Sequence[str] = 
         wanted: the figure that is to order them.
         folder: for the files; its name is the title.
         notes: what is to be said below the table.
+        appendix: lines of Markdown for results.md alone.
 
     Returns:
         The rows in their order.
@@ -64,7 +71,7 @@ def show(rows: Sequence[Row], wanted: str, folder: Path, notes: Sequence[str] = 
     metric = results.order_key(rows, wanted)
     best_first = results.ordered(rows, metric)
     results.write_csv(best_first, metric, folder / "results.csv")
-    said = [*notes, f"Made on {', '.join(made_on().values())}."]
+    said = [*notes, "\n".join(appendix), f"Made on {', '.join(made_on().values())}."]
     page = results.markdown(best_first, metric, folder.name, said)
     (folder / "results.md").write_text(page, encoding="utf-8")
     if any(metric in row.figures for row in rows):
