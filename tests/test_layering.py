@@ -60,7 +60,7 @@ LAYERS = {
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
             *("checkpoints.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
             *("sweep/*.py", "earlier.py"),
-            *("tables.py", "spreadsheet.py"),
+            *("tables.py", "spreadsheet.py", "help_page.py"),
         ),
         frozenset(
             {"package", "equations", "rules", "data", "module", "dashboard", "processes", "program"}
