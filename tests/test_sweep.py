@@ -294,7 +294,7 @@ def test_rules_with_the_same_seed_see_the_same_batches(rule: str) -> None:
 
 
 def test_a_comparison_shows_what_differs(train: Train) -> None:
-    common = ("data=iris", "trainer.max_epochs=2", "logger=tensorboard", *QUICK[1:3], *QUICK[4:-1])
+    common = ("data=iris", "trainer.max_epochs=2", "logger=tensorboard", QUICK[1], *QUICK[3:-1])
     first = train(*common, "seed=1")
     rule = train(*common, "seed=1", "backward=feedback_alignment")
     seed = train(*common, "seed=2")

@@ -62,7 +62,7 @@ def open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:
 def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
     """What ends hopeless trials: those below the median of the others, or by successive halving."""
     if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(1, epochs if epochs > 0 else "auto")
     return optuna.pruners.NopPruner()
