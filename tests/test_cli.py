@@ -141,24 +141,3 @@ def test_runs_started_together_from_any_folder_with_ones_own_experiment(
     assert sorted(config["seed"] for config in configs) == [0, 1]  # each in a folder of its own
     assert all(config["model"]["hidden"] == 3 for config in configs)
     assert all((folder / "metrics.json").exists() for folder in folders)
-
-
-def test_a_grid_makes_a_folder_for_each_job_and_ends_with_the_worst_code(
-    train: Train, tmp_path: Path
-) -> None:
-    (tmp_path / "bad.csv").write_text("a,kind\n1,x\noops,y\n3,x\n")
-    common = ("hydra.sweep.dir=logs/grid", "data.target=kind", "data=csv", "model.hidden=3")
-    (tmp_path / "good.csv").write_text("a,kind\n" + "1,x\n2,y\n" * 20)
-    answer = train("-m", *common, "trainer.max_epochs=1", "data.path=bad.csv,good.csv")
-    assert answer.code == 2
-    jobs = sorted(path.name for path in (tmp_path / "logs" / "grid").iterdir() if path.is_dir())
-    assert jobs == ["0", "1"]
-    assert "metrics.json" in files(tmp_path / "logs" / "grid" / "1")
-    assert answer.err.count("\n") == 1
-
-
-def test_a_grid_of_good_jobs_ends_well(train: Train, tmp_path: Path) -> None:
-    answer = train("-m", *IRIS, "seed=1,2", "hydra.sweep.dir=logs/grid")
-    assert answer.code == 0, answer.err
-    for number in ("0", "1"):
-        assert "metrics.json" in files(tmp_path / "logs" / "grid" / number)

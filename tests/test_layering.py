@@ -65,6 +65,7 @@ LAYERS = {
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
             *("checkpoints.py", "checkpoint_files.py", "fingerprint.py", "resume.py"),
             *("run_folder.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
+            *("sweep/*.py", "earlier.py"),
             *("tables.py", "spreadsheet.py", "help_page.py"),
         ),
         frozenset(

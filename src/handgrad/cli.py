@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,13 @@ def main(config_path: Path) -> int:
     codes: list[int] = []  # of the jobs; there are several with --multirun
 
     @hydra.main(version_base="1.3", config_path=str(config_path), config_name="config")
-    def start(config: DictConfig) -> None:
+    def composed(config: DictConfig) -> None:
         codes.append(0)
         codes[-1] = run(config)
 
     try:
         with ranks.one_folder():
-            start()
+            composed()
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if codes:
             raise  # not about the command line: a job was running
@@ -157,22 +158,38 @@ def run(config: DictConfig) -> int:
     Returns:
         Its exit code.
     """
-    from handgrad import launch
-    from handgrad.config import validate
+    from handgrad.sweep import outcome
 
     hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
-        values = plain(config)
-        validate(values)
-        folder, overrides = hydra_config.runtime.output_dir, hydra_config.overrides.task
-        several_at_once = hydra_config.mode == RunMode.MULTIRUN and (
-            hydra_config.launcher._target_ != ONE_AFTER_THE_OTHER
-        )
-        job = launch.Job(values, list(overrides), Path(folder))
-        launch.run(job, parallel_launcher=several_at_once)
+        with outcome.kept(folder) if in_sweep else nullcontext():
+            start(config, list(hydra_config.overrides.task), folder, in_sweep)
     except (BadInput, OmegaConfBaseException) as error:
         return refuse(error)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def start(config: DictConfig, overrides: list[str], folder: Path, in_sweep: bool) -> None:
+    """Validate and start a job.
+
+    Raises:
+        BadInput: if its configuration is wrong, or the task finds its input wrong.
+        Failed: if the task fails.
+    """
+    from handgrad import launch
+    from handgrad.config import validate
+    from handgrad.sweep import job
+
+    values = plain(config)
+    validate(values)
+    wanted = launch.Job(values, overrides, folder)
+    if in_sweep:
+        side_by_side = HydraConfig.get().launcher._target_ != ONE_AFTER_THE_OTHER
+        job.run(wanted, side_by_side=side_by_side)
+    else:
+        launch.run(wanted, parallel_launcher=False)

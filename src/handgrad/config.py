@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 
 from handgrad.errors import BadInput
-from handgrad.refusals import explain, unknown_key
+from handgrad.refusals import accepted_keys, explain, unknown_key
 from handgrad.schema import BY_TARGET, FIXED, OPEN, Main, Node
 
 LBFGS = "torch.optim.LBFGS"
@@ -101,6 +101,36 @@ def check_combinations(config: dict[str, Any]) -> None:
     if config["task"] == "benchmark":
         check_plain(config)
     check_replay(config["replay"], wanted=config["task"] == "replay")
+    check_tune(config["tune"], wanted=config["task"] == "tune")
+    if config["task"] == "compare" and not config["compare"]["runs"]:
+        raise BadInput("task=compare needs folders of runs: 'compare.runs=[logs/A,logs/B]'")
+
+
+def check_tune(tune: dict[str, Any], *, wanted: bool) -> None:
+    """Refuse a search of nothing, of keys that there are not, or between no bounds.
+
+    Raises:
+        BadInput: one line that names the key.
+    """
+    if wanted and not tune["space"]:
+        raise BadInput(
+            "task=tune needs what is searched: 'tune.space={optimizer.lr: {low: 0.01, high: 10, "
+            "log: true}, model.hidden: {choices: [10, 30]}}'"
+        )
+    for key, node in (tune["space"] or {}).items():
+        if key not in accepted_keys():
+            raise BadInput(f"tune.space: {unknown_key(key)}")
+        given = {name: value for name, value in node.items() if value not in (None, False)}
+        if "choices" in given:
+            right = len(given) == 1
+        else:
+            right = "low" in node and "high" in node and node["low"] < node["high"]
+            right = right and not (given.get("log") and (node["low"] <= 0 or "step" in given))
+        if not right:
+            raise BadInput(
+                f"tune.space.{key}={node}: needs low below high, with step or log (then low above "
+                "0), or choices alone"
+            )
 
 
 def check_replay(replay: dict[str, Any], *, wanted: bool) -> None:

@@ -26,7 +26,18 @@ class Node(BaseModel):
 class Main(Node):
     """The keys at the top."""
 
-    task: Literal["train", "check", "test", "predict", "export", "examples", "benchmark", "replay"]
+    task: Literal[
+        "train",
+        "check",
+        "test",
+        "predict",
+        "export",
+        "examples",
+        "benchmark",
+        "replay",
+        "tune",
+        "compare",
+    ]
     cost: Literal["cross_entropy", "quadratic"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     reproducible: Literal["bitwise"] | None
@@ -385,6 +396,32 @@ class Replay(Node):
     published_curves: list[Annotated[PublishedCurve, Field(description="drawn beside ours")]]
 
 
+class Searched(Node):
+    """Where one key's values are searched: within bounds, or among choices."""
+
+    low: Finite | None = None
+    high: Finite | None = None
+    log: bool = False
+    step: PositiveFloat | None = None
+    choices: Annotated[list[str | bool | int | Finite], Field(min_length=1)] | None = None
+
+
+class Tune(Node):
+    """Keys of tune.* and their values."""
+
+    space: dict[str, Searched] | None
+    sampler: Literal["tpe", "random"]
+    trials: Positive
+    pruner: Literal["median", "hyperband", "none"]
+    monitor: Metric | None
+
+
+class Compare(Node):
+    """Keys of compare.* and their values."""
+
+    runs: list[str]
+
+
 FIXED = {
     "model": Model,
     "trainer": Trainer,
@@ -394,6 +431,8 @@ FIXED = {
     "dashboard": Dashboard,
     "benchmark": Benchmark,
     "replay": Replay,
+    "tune": Tune,
+    "compare": Compare,
 }
 BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
     "data": {

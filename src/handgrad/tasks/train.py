@@ -1,12 +1,14 @@
 """Fit, then test the best network; leave figures, checkpoints and curves in the run's folder."""
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
@@ -41,8 +43,16 @@ class Training(NamedTuple):
     albums: list[Album]
 
 
-def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+def run(
+    config: dict[str, Any], overrides: list[str], folder: Path, *, watchers: Sequence[Callback] = ()
+) -> None:
     """Train, from the beginning or from `ckpt_path`.
+
+    Args:
+        config: validated.
+        overrides: that made it.
+        folder: of the run.
+        watchers: what else watches the training.
 
     Raises:
         BadInput: if the data, the rule, the device, the checkpoint or the folder are not what they
@@ -63,6 +73,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         *albums,
         Resumable(config, made_of),
         check,
+        *watchers,
         DriftCheck(),
         *build.keepers(config, data, folder),
     ]
