@@ -58,7 +58,13 @@ LAYERS = {
         (
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
-            *("checkpoints.py", "progress.py", "live_check.py", "drift.py"),
+            *(
+                "checkpoints.py",
+                "checkpoint_content.py",
+                "progress.py",
+                "live_check.py",
+                "drift.py",
+            ),
             *("tables.py", "spreadsheet.py"),
         ),
         frozenset(

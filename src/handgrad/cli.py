@@ -3,22 +3,29 @@
 import os
 import re
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError
 
 from handgrad import ranks
-from handgrad.errors import BadInput, Failed
+from handgrad.errors import BadInput, Failed, warn
 
 BAD_INPUT = 2
 TYPED = 32  # values of one key that somebody typed; more of them are a range
@@ -36,6 +43,7 @@ def main(config_path: Path) -> int:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us as exceptions
     OmegaConf.register_new_resolver("process", os.getpid, replace=True)
+    warnings.formatwarning = lambda message, *_, **__: f"train.py: warning: {message}\n"
     codes: list[int] = []  # of the jobs; there are several with --multirun
 
     @hydra.main(version_base="1.3", config_path=str(config_path), config_name="config")
@@ -44,9 +52,10 @@ def main(config_path: Path) -> int:
         codes[-1] = run(config)
 
     try:
+        sys.argv[1:] = flags_first(sys.argv[1:])
         with ranks.one_folder():
             start()
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (BadInput, HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if codes:
             raise  # not about the command line: a job was running
         return refuse(error)
@@ -59,6 +68,34 @@ def refuse(error: Exception) -> int:
     return BAD_INPUT
 
 
+def flags_first(arguments: list[str]) -> list[str]:
+    """The same command line, with Hydra's flags before the overrides, where it wants them.
+
+    Raises:
+        BadInput: if a flag does not exist or lacks its value; one line instead of Hydra's usage.
+    """
+
+    def refuse_flag(message: str) -> NoReturn:
+        raise BadInput(f"{message}; write KEY=VALUE, or a flag such as --help, --cfg job or -m")
+
+    parser = get_args_parser()
+    parser.error = refuse_flag
+    overrides: list[str] = parser.parse_intermixed_args(arguments).overrides
+    flags = list(arguments)
+    for override in overrides:
+        flags.remove(override)
+    return flags + overrides
+
+
+def given_twice(overrides: list[str]) -> None:
+    """Warn of keys that the command line gives more than once, of which the last holds."""
+    keys = [override.lstrip("+").partition("=")[0] for override in overrides]
+    for key, count in Counter(keys).items():
+        if count > 1:
+            last = next(each for each in reversed(overrides) if each.lstrip("+").startswith(key))
+            warn(f"{key} is given {count} times; the last one holds, {last}")
+
+
 def one_line(error: Exception) -> str:
     """Hydra's and our own errors as one line that names the key and what is accepted."""
     from handgrad.refusals import unknown_key
@@ -66,9 +103,15 @@ def one_line(error: Exception) -> str:
 
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not KEY=VALUE; quote an odd value twice: 'data.path=\"a=b.csv\"'"
+        key, _, value = str(error.override).partition("=")
+        quoted = f"'{key or 'KEY'}=\"{value or 'VALUE'}\"'"
+        return f"{error.override}: not KEY=VALUE; quote an odd value twice, as in {quoted}"
+    if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
+        return " ".join(f"{error.full_key}: {error.msg}".split())
     if "Config group override must be" in text:  # Hydra does not say which
-        named = [each for each in sys.argv[1:] if each.lstrip("+").partition("=")[0] in GROUPS]
+        named = [
+            each for each in sys.argv[1:] if each.lstrip("+").partition("=")[0] in ("", *GROUPS)
+        ]
         return f"{' '.join(named)}: a group takes the name of a choice, such as none; see --help"
     if match := re.search(r"Could not (?:override|append to config|delete)[^']*'([^'=]+)", text):
         return unknown_key(match[1].lstrip("+~"))
@@ -89,7 +132,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     with open_dict(ours):
         ours.pop("hydra", None)
     if missing := sorted(OmegaConf.missing_keys(ours)):
-        raise BadInput(f"{missing[0]} is missing: give it as {missing[0]}=VALUE")
+        raise BadInput("missing: " + " ".join(f"{key}=VALUE" for key in missing))
     return OmegaConf.to_container(ours, resolve=True)  # pyright: ignore[reportReturnType]
 
 
@@ -104,6 +147,8 @@ class Gate(Callback):
             validate(plain(config))
         except (BadInput, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
+        if "hydra" in config:
+            given_twice(config.hydra.overrides.task)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called before a sweep; each process of torchrun or srun would run all of it."""
@@ -115,6 +160,7 @@ class Gate(Callback):
                 self.on_run_start(hydra.compose("config", overrides))
         except (HydraException, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
+        given_twice(config.hydra.overrides.task)
 
 
 def every_value(overrides: list[str]) -> Iterator[list[str]]:

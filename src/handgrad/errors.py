@@ -1,4 +1,6 @@
-"""How a run ends early: what the user has to mend, and what the run itself found wrong."""
+"""What the user is told: what must be mended, what the run found wrong, what looks like a slip."""
+
+import sys
 
 
 class BadInput(Exception):
@@ -20,3 +22,8 @@ class WrongGradient(Failed):
     def __init__(self, wrong: list[str], when: str) -> None:
         super().__init__(f"the gradient is wrong in {', '.join(wrong)} ({when})")
         self.wrong = wrong
+
+
+def warn(text: str) -> None:
+    """Say what is accepted and yet looks like a slip: one line on standard error."""
+    print(f"train.py: warning: {text}", file=sys.stderr)

@@ -1,11 +1,13 @@
 """Trained networks: where a checkpoint lies, and what is in it."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
 
 from handgrad import build
+from handgrad.checkpoint_content import check_content, data_node
 from handgrad.data.module import ExampleData
 from handgrad.errors import BadInput
 from handgrad.module import TwoLayerNetwork
@@ -43,12 +45,24 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # whose advice, to load it all the same, is not repeated
+        raise BadInput(
+            f"ckpt_path={path}: damaged, or holds more than numbers and text: refused unexecuted"
+        ) from None
     except Exception as error:  # reading arbitrary bytes as a pickle may raise anything
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise BadInput(f"ckpt_path={path}: damaged or not a checkpoint ({reason})") from None
     if not isinstance(checkpoint, dict) or "config" not in checkpoint:
         raise BadInput(f"ckpt_path={path}: not a checkpoint of handgrad")
+    check_content(checkpoint, path)
     return checkpoint
+
+
+def network(checkpoint: dict[str, Any]) -> TwoLayerNetwork:
+    """The trained network of a checkpoint that `load` gave."""
+    made = TwoLayerNetwork(**checkpoint["hyper_parameters"])
+    made.load_state_dict(checkpoint["state_dict"])
+    return made
 
 
 def check_resumable(path: Path, config: dict[str, Any], network: TwoLayerNetwork) -> None:
@@ -75,7 +89,7 @@ class Trained(NamedTuple):
 
     network: TwoLayerNetwork
     data: ExampleData
-    config: dict[str, Any]  # of the training, with this run's data, trainer and logger
+    config: dict[str, Any]  # of this run, with the training's seed, and its data unless named
     own_file: bool  # whether the data are a file named for this run: then every row counts
 
 
@@ -92,12 +106,9 @@ def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Train
     """
     path = find(config["ckpt_path"], folder, prefer="best")
     checkpoint = load(path)
-    was = checkpoint["config"]
     own = any(override.startswith(("data=", "experiment=")) for override in overrides)
-    node = config["data"] if own else was["data"]
-    restored = {**was, "data": node, "trainer": config["trainer"], "logger": config["logger"]}
-    data = build.data(restored)
+    node = config["data"] if own else data_node(checkpoint, path)
+    config = {**config, "data": node, "seed": checkpoint["hyper_parameters"]["seed"]}
+    data = build.data(config)
     data.load_state_dict(checkpoint["ExampleData"])
-    with build.bad_input():
-        network = TwoLayerNetwork.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    return Trained(network, data, restored, own_file=own and "path" in node)
+    return Trained(network(checkpoint), data, config, own_file=own and "path" in node)
