@@ -87,6 +87,20 @@ def flags_first(arguments: list[str]) -> list[str]:
     return flags + overrides
 
 
+def check_choices(overrides: list[str]) -> None:
+    """Refuse several choices of a group of which a run has one; Hydra would mix them.
+
+    Raises:
+        BadInput: one line that names the group.
+    """
+    from handgrad.schema import BY_TARGET
+
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        if group in BY_TARGET and choice.startswith("["):
+            raise BadInput(f"{override}: one choice; a grid is -m {group}={choice.strip('[]')}")
+
+
 def given_twice(overrides: list[str]) -> None:
     """Warn of keys that the command line gives more than once, of which the last holds."""
     keys = [override.lstrip("+").partition("=")[0] for override in overrides]
@@ -143,12 +157,13 @@ class Gate(Callback):
         """Called before the run; leaves by SystemExit, because Hydra swallows exceptions here."""
         from handgrad.config import validate
 
+        given = config.hydra.overrides.task if "hydra" in config else []
         try:
             validate(plain(config))
+            check_choices(given)
         except (BadInput, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
-        if "hydra" in config:
-            given_twice(config.hydra.overrides.task)
+        given_twice(given)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called before a sweep; each process of torchrun or srun would run all of it."""
