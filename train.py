@@ -3,7 +3,11 @@
 import sys
 from pathlib import Path
 
-from handgrad.cli import main
+from handgrad import signals
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).resolve().parent / "conf"))
+    with signals.handled():  # before the imports, which take a while
+        from handgrad.cli import main
+
+        code = main(Path(__file__).resolve().parent / "conf")
+    sys.exit(code)

@@ -51,13 +51,18 @@ Train = Callable[..., Answer]
 def train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Train:
-    """`python train.py ARGUMENTS` within this process, in tmp_path, with warnings as errors."""
+    """`python train.py ARGUMENTS` within this process, in tmp_path, with warnings as errors.
+
+    Without the dashboard unless an argument names it: drawing takes longer than a small training.
+    """
     numbers = count()
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, into: Path | None = None) -> Answer:
         folder = into or tmp_path / "logs" / f"run{next(numbers)}"
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, f"hydra.run.dir={folder}"])
+        unseen = [] if any("dashboard" in each for each in arguments) else ["dashboard=off"]
+        command = ["train.py", *arguments, *unseen, f"hydra.run.dir={folder}"]
+        monkeypatch.setattr(sys, "argv", command)
         capfd.readouterr()
         try:
             code = cli.main(CONF)

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import sys
+import time
 from itertools import count
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,6 +37,32 @@ def is_killed(params: Parameters, activations: Activations, X: Tensor, Y: Tensor
 def hangs(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
     if now():
         os.kill(os.getpid(), signal.SIGSTOP)
+    return backprop.backward(params, activations, X, Y)
+
+
+def exits_0(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    if now():
+        os._exit(0)
+    return backprop.backward(params, activations, X, Y)
+
+
+def exits_3(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    if now():
+        sys.exit(3)
+    return backprop.backward(params, activations, X, Y)
+
+
+def takes_a_moment(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    if next(CALLS) == AT:
+        Path("waiting").touch()
+        time.sleep(0.5)
+    return backprop.backward(params, activations, X, Y)
+
+
+def takes_long(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    if next(CALLS) == AT:
+        Path("waiting").touch()
+        time.sleep(60)
     return backprop.backward(params, activations, X, Y)
 
 

@@ -21,7 +21,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from handgrad.backprop import Parameters, backward, cross_entropy, forward
 from handgrad.dashboard import address, equations, hparams, report, sections
 from handgrad.dashboard.allowance import Allowance
-from handgrad.dashboard.callback import Dashboard, until_watched
+from handgrad.dashboard.callback import Dashboard
 from handgrad.dashboard.histograms import histogram
 from handgrad.dashboard.layout import layout
 from handgrad.dashboard.scalars import Scalars, Watched
@@ -159,21 +159,21 @@ class Spy(L.Callback):
         self.before: dict[int, tuple[Any, ...]] = {}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if len(batch.updates) == 1:
-            params = [each.detach().clone() for each in pl_module.params]
-            rows = batch.updates[0].pieces[0]
-            self.before[trainer.global_step] = (
-                Parameters(*params),
-                batch.inputs[rows],
-                batch.targets[rows],
-            )
+        params = [each.detach().clone() for each in pl_module.params]
+        rows = batch.updates[0].pieces[0]
+        self.before[trainer.global_step] = (
+            Parameters(*params),
+            batch.inputs[rows],
+            batch.targets[rows],
+        )
 
 
 def test_the_curves_are_those_of_the_watched_update(tmp_path: Path) -> None:
     spy = Spy()
+    fit(*SMALL, "trainer.max_steps=14", callbacks=[spy], one_by_one=True)
     board = Dashboard("lite", 0.99, tmp_path, "", {}, checked=True)
-    fitted = fit(*SMALL, "trainer.max_steps=14", callbacks=[spy, board])
-    params, inputs, targets = spy.before[6]  # before update 7, the second that is watched
+    fitted = fit(*SMALL, "trainer.max_steps=14", callbacks=[board])
+    params, inputs, targets = spy.before[6]  # of update 7, the second that is watched
     activations = forward(params, inputs)
     dz2, dW2, _, dz1, dW1, _ = backward(params, activations, inputs, targets)
     lr = fitted.trainer.optimizers[0].param_groups[0]["lr"]
@@ -264,18 +264,6 @@ def test_the_weights_are_the_same_with_and_without(tmp_path: Path, overrides: tu
         assert torch.equal(with_it, without)
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 50])
-def test_a_watched_update_is_alone_in_its_block(every: int) -> None:
-    done, alone = 0, set()
-    while done < 4 * every + 1:
-        size = until_watched(done, every)
-        if size == 1:
-            alone.add(done + 1)
-        done += size
-        assert size >= 1
-    assert alone >= {1, *range(every, 4 * every + 1, every)}
-
-
 # The share of the time
 
 
@@ -339,7 +327,7 @@ def test_other_loggers_and_none_get_what_they_can_hold(train: Train) -> None:
     csv = train(*SMALL, GENEROUS, "logger=csv")
     columns = pd.read_csv(csv.folder / "metrics.csv").columns
     assert {"backward/kept_by_slope", "noise/example_norm_q50", "cost/train"} <= {*columns}
-    none = train(*SMALL, "logger=none")
+    none = train(*SMALL, "dashboard=lite", "logger=none")
     assert "kept_by_slope" in (none.folder / "report.md").read_text()
     one = train(*SMALL, "trainer.fast_dev_run=true", GENEROUS)
     assert (csv.code, none.code, one.code) == (0, 0, 0)
@@ -373,7 +361,7 @@ def end_of(folder: Path) -> list[int]:
 
 
 def test_a_wrong_gradient_is_reported_and_the_run_has_failed(train: Train) -> None:
-    done = train(*SMALL, "backward=mistake", "backward.mistake=no_sprime")
+    done = train(*SMALL, "dashboard=lite", "backward=mistake", "backward.mistake=no_sprime")
     assert done.code == 1
     said = (done.folder / "report.md").read_text()
     assert "**No**: the check found dz1 wrong (`check/audit_dz1`)" in said
@@ -446,7 +434,7 @@ def test_pinned_cards_exist(runs: dict[str, Path], tier: str) -> None:
 
 
 def test_one_command_and_one_address_are_printed(train: Train) -> None:
-    answer = train(*SMALL)
+    answer = train(*SMALL, "dashboard=lite")
     *_, command, url = answer.out.splitlines()
     assert command.startswith(f"tensorboard --logdir {answer.folder.parent} --host 127.0.0.1")
     assert "images=200" in command

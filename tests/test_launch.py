@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
+import torch
 from conftest import ROOT, Train, composed
 
 from handgrad import launch, ranks
@@ -77,27 +79,31 @@ def test_a_mistake_on_several_devices_is_named_once_and_ends_all(train: Train) -
     [
         ("raises", "ZeroDivisionError: the planted error"),
         ("hangs", "device 1 of 2 stopped answering"),
-        pytest.param(
-            *("is_killed", "device 1 of 2: its process was killed by SIGKILL"),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            *("drifts", "the devices' weights differ in W2 after update"), marks=pytest.mark.slow
-        ),
+        ("is_killed", "device 1 of 2: its process was killed by SIGKILL"),
+        ("exits_0", "device 1 of 2: its process ended with exit code 0"),
+        ("exits_3", "device 1 of 2: its process ended with exit code 3"),
+        ("drifts", "the devices' weights differ in W2 after update"),
     ],
 )
-def test_a_device_that_fails_ends_the_run(train: Train, fault: str, line: str) -> None:
-    start = time.monotonic()
-    done = train(
+def test_a_device_that_fails_ends_the_run_and_what_was_kept_stays(
+    tmp_path: Path, fault: str, line: str
+) -> None:
+    run = forked.start(
         *SHORT,
         *("backward=custom", f"backward.function=faults.{fault}", "trainer.timeout=4"),
-        *("trainer.precision=64-true", "trainer.log_every_n_steps=4"),
+        *("trainer.precision=64-true", "trainer.log_every_n_steps=4", "hydra.run.dir=run"),
+        "callbacks.checkpoint.every_n_updates=4",
+        folder=tmp_path,
     )
-    assert time.monotonic() - start < 30
-    assert done.code == 1
-    assert line in done.err
-    assert done.err.count("Traceback") <= 1
-    assert not (done.folder / "metrics.json").exists()
+    checkpoints = tmp_path / "run" / "checkpoints"
+    forked.until((checkpoints / "last.ckpt").exists)
+    assert run.wait(30) == 1
+    assert line in run.err
+    assert run.err.count("Traceback") <= 1
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    kept = torch.load(checkpoints / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 4
+    assert all(path.suffix == ".ckpt" for path in checkpoints.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -45,7 +45,7 @@ LAYERS = {
         ("module.py", "optimizers.py"), frozenset({"equations", "rules", "module"}), CONFIGURATION
     ),
     "processes": Layer(
-        ("allocator.py", "errors.py", "ranks.py", "launch.py", "strategy.py"),
+        ("allocator.py", "errors.py", "ranks.py", "signals.py", "launch.py", "strategy.py"),
         frozenset({"processes"}),
         CONFIGURATION,
     ),
@@ -58,13 +58,8 @@ LAYERS = {
         (
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
-            *(
-                "checkpoints.py",
-                "checkpoint_content.py",
-                "progress.py",
-                "live_check.py",
-                "drift.py",
-            ),
+            *("checkpoints.py", "checkpoint_content.py", "progress.py", "live_check.py"),
+            *("drift.py", "stopping.py"),
             *("tables.py", "spreadsheet.py"),
         ),
         frozenset(

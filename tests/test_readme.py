@@ -114,6 +114,8 @@ def run(command: str) -> int:
     assert program in ("python", ".venv/bin/python"), f"{command}: what is {program}?"
     if arguments[0] != "train.py":
         return subprocess.run([sys.executable, *arguments], timeout=120).returncode
+    if "dashboard=" not in command and len(arguments) > 1:
+        arguments.append("dashboard=off")  # drawing takes longer than a small training
     if "trainer.max_epochs" not in command:
         arguments.append(SHORTER)
     if "-m" not in arguments:  # folders are told apart by second and process, and this is one

@@ -52,7 +52,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_run_leaves_its_figures_checkpoints_and_curves(train: Train, tmp_path: Path) -> None:
-    answer = train("trainer.max_epochs=2", "model.hidden=16")  # digits, the default
+    answer = train("dashboard=lite", "trainer.max_epochs=2", "model.hidden=16")  # the defaults
     assert answer.code == 0
     events = {name for name in files(answer.folder) if name.startswith("events.out.tfevents")}
     assert events
@@ -94,7 +94,7 @@ def test_a_run_leaves_its_figures_checkpoints_and_curves(train: Train, tmp_path:
     assert found["accuracy/test"][-1][1] == pytest.approx(figures["accuracy/test"], rel=1e-6)
 
     record = json.loads((answer.folder / "run.json").read_text())
-    assert record["command"][:3] == ["train.py", "trainer.max_epochs=2", "model.hidden=16"]
+    assert record["command"][:3] == ["train.py", "dashboard=lite", "trainer.max_epochs=2"]
     assert record["seed"] == 0
     percent = f"{figures['accuracy/test']:.2%}"
     assert percent in answer.out

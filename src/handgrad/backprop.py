@@ -212,15 +212,11 @@ def require_shapes(
             "must be (n_h, n_x) and (n_y, n_h)"
         )
     (n_h, n_x), n_y, m = W1.shape, W2.shape[0], X.shape[0]
-    expected = [("X", X, (m, n_x)), ("b1", b1, (n_h,)), ("W2", W2, (n_y, n_h)), ("b2", b2, (n_y,))]
-    if Y is not None:
-        expected.append(("Y", Y, (m, n_y)))
-    if activations is not None:
-        hidden, output = (m, n_h), (m, n_y)
-        expected += zip(
-            Activations._fields, activations, (hidden, hidden, output, output), strict=False
-        )
-    for name, tensor, shape in expected:
+    hidden, output = (m, n_h), (m, n_y)
+    names = ("X", "b1", "W2", "b2", "Y", *Activations._fields)
+    shapes = ((m, n_x), (n_h,), (n_y, n_h), (n_y,), output, hidden, hidden, output, output)
+    tensors = (X, b1, W2, b2) if Y is None else (X, b1, W2, b2, Y, *(activations or ()))
+    for name, tensor, shape in zip(names, tensors, shapes, strict=False):
         if tensor.shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, must be {shape}")
 

@@ -21,12 +21,13 @@ from handgrad.checkpoints import BestCheckpoint, LastCheckpoint
 from handgrad.curves import LearningCurves
 from handgrad.dashboard import hparams
 from handgrad.dashboard.album import Album, next_picture
-from handgrad.dashboard.callback import Dashboard, until_watched
+from handgrad.dashboard.callback import Dashboard
 from handgrad.data.files import available_memory
 from handgrad.data.module import ExampleData
 from handgrad.errors import BadInput, warn
 from handgrad.module import TwoLayerNetwork
 from handgrad.progress import TrainingProgress
+from handgrad.stopping import SignalStop, silence_lightning
 
 CACHED_ACTIVATIONS = 2**19  # numbers of a hidden layer that stay in a processor's cache
 SMALLEST_PIECE = 512  # rows: fewer make the matrix products slow
@@ -161,7 +162,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
     if flags["enable_progress_bar"]:
         callbacks.append(TrainingProgress())
     try:
-        return L.Trainer(
+        made = L.Trainer(
             **flags,
             callbacks=callbacks,
             logger=loggers(config, folder),
@@ -173,6 +174,8 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
         device = f"trainer.accelerator={flags['accelerator']} trainer.devices={flags['devices']}"
         reason = " ".join(str(error).split())
         raise BadInput(f"{device}: {reason}; trainer=cpu runs anywhere") from error
+    silence_lightning(made)
+    return made
 
 
 def loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
@@ -196,7 +199,8 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
         kept.append(
             BestCheckpoint(folder / "checkpoints", checkpoint["monitor"], checkpoint["mode"])
         )
-    kept.append(LastCheckpoint(folder / "checkpoints", checkpoint["every_n_updates"]))
+    last = LastCheckpoint(folder / "checkpoints", checkpoint["every_n_updates"])
+    kept += [last, SignalStop(last)]
     if early["patience"] is not None:
         if not validated and early["monitor"].endswith("/val"):
             raise BadInput(
@@ -250,7 +254,7 @@ def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
     def updates(done: int) -> int:
         due = [cadence - done % cadence for cadence in cadences if cadence]
         if config["dashboard"]["tier"] != "off":
-            due += [until_watched(done, cadences[0]), next_picture(done) - done]
+            due.append(next_picture(done) - done)
         if trainer.max_steps > 0:
             due.append(trainer.max_steps - done)
         return max(1, min(due))

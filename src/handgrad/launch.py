@@ -26,12 +26,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from handgrad import ranks
+from handgrad import ranks, signals
 from handgrad.allocator import keep_freed_memory
 from handgrad.errors import BadInput, Failed, warn
 
 RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
 GRACE = 20.0  # seconds that devices have to save and end after a signal
+FOLLOWING = 5.0  # seconds that the others have when one device has done so
 SETTLE = 2.0  # seconds in which the cause of a failure shows itself among its consequences
 
 
@@ -44,9 +45,9 @@ class Job(NamedTuple):
 
 
 class Report(NamedTuple):
-    """How a device failed."""
+    """How a device ended."""
 
-    kind: Literal["bad input", "failed", "timeout", "died"]
+    kind: Literal["done", "stopped", "bad input", "failed", "timeout", "died"]
     text: str
 
 
@@ -144,16 +145,20 @@ def run_devices(job: Job, devices: int) -> None:
         rendezvous = (
             "env://" if job.config["trainer"]["num_nodes"] > 1 else f"file://{meeting}/store"
         )
-        started = [start(job, rank, devices, rendezvous) for rank in range(devices)]
+        started: list[Device] = []
         try:
-            with signals_passed_on([device.process for device in started]) as received:
+            with signals_passed_on(started) as received:
+                with signals.blocked():
+                    started += [start(job, rank, devices, rendezvous) for rank in range(devices)]
                 report = watch(started)
         finally:
             for device in started:
                 device.process.kill()
                 device.process.join()
-    if received:
+    if received and (report is None or report.kind in ("stopped", "died")):
         sys.exit(128 + received[0])
+    if report and report.kind == "stopped":
+        sys.exit(int(report.text))
     if report:
         raise (BadInput if report.kind == "bad input" else Failed)(report.text)
 
@@ -185,15 +190,16 @@ def start(job: Job, rank: int, devices: int, rendezvous: str) -> Device:
 
 
 def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection) -> None:
-    """Be one device: run the task, and report what goes wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process passes it on
+    """Be one device: run the task, and report how it ended."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ |= {RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     if rank or not ranks.is_first():
         keep_silent()
     try:
-        run_task(job)
+        with signals.handled(watched=True):
+            run_task(job)
+        sender.send(Report("done", ""))
     except BadInput as error:
         send(sender, Report("bad input", str(error)))
     except Failed as error:
@@ -226,30 +232,36 @@ def end_with_parent() -> None:
 
 
 def watch(devices: list[Device]) -> Report | None:
-    """Wait until all devices are done, or one fails.
+    """Wait until all devices are done, or one fails; when one stops, the others are to follow.
 
     Returns:
-        The cause of the failure; None where there is none.
+        The cause of the failure, or how a device stopped; None where all are done.
     """
     running = {device.reports: device for device in devices}
+    stopped = None
     while running:
         for reports in connection.wait(list(running)):
             device = running.pop(reports)  # pyright: ignore[reportArgumentType] - from there
             report = outcome(device, len(devices))
-            if report:
-                return cause(report, list(running.values()), len(devices))
-    return None
+            if report.kind not in ("done", "stopped"):
+                report = cause(report, list(running.values()), len(devices))
+            if report.kind == "stopped" and stopped is None:
+                stopped = report
+                pass_on(signal.SIGTERM, list(running.values()), FOLLOWING)
+            elif report.kind != "done" and stopped is None:
+                return report
+    return stopped
 
 
-def outcome(device: Device, devices: int) -> Report | None:
-    """What a device reported, or how it ended without a word; None where all is well."""
+def outcome(device: Device, devices: int) -> Report:
+    """What a device reported, or how it ended without a word."""
     try:
         return device.reports.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         device.process.join()
     code = device.process.exitcode or 0
-    if code == 0:
-        return None
+    if code in signals.EXIT_CODES:
+        return Report("stopped", str(code))
     how = (
         f"was killed by {signal.Signals(-code).name}"
         if code < 0
@@ -259,7 +271,7 @@ def outcome(device: Device, devices: int) -> Report | None:
 
 
 def cause(first: Report, others: list[Device], devices: int) -> Report:
-    """The cause among its consequences: a device that died or fell silent makes the others fail."""
+    """The cause among its consequences: the others fail where a device ends or falls silent."""
     if first.kind in ("bad input", "died"):
         return first
     deadline = time.monotonic() + SETTLE
@@ -268,7 +280,7 @@ def cause(first: Report, others: list[Device], devices: int) -> Report:
         for reports in connection.wait(list(silent), timeout=left):
             device = silent.pop(reports)  # pyright: ignore[reportArgumentType] - from there
             report = outcome(device, devices)
-            if report and report.kind == "died":
+            if report.kind in ("died", "stopped"):
                 return report
     if first.kind == "timeout" and silent:
         names = ", ".join(str(device.rank) for device in silent.values())
@@ -276,24 +288,33 @@ def cause(first: Report, others: list[Device], devices: int) -> Report:
     return first
 
 
+def pass_on(number: int, devices: list[Device], grace: float) -> None:
+    """Send a signal to devices, and end those that have not ended some seconds later."""
+    for device in devices:
+        if device.process.is_alive() and device.process.pid is not None:
+            os.kill(device.process.pid, number)
+    deadline = threading.Timer(grace, lambda: [device.process.kill() for device in devices])
+    deadline.daemon = True
+    deadline.start()
+
+
 @contextmanager
-def signals_passed_on(processes: list[BaseProcess]) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the processes as SIGTERM, and collect them."""
+def signals_passed_on(devices: list[Device]) -> Iterator[list[int]]:
+    """Pass signals on to devices, and collect them; a second SIGINT ends the devices at once."""
     received: list[int] = []
 
-    def pass_on(signum: int, _: Any) -> None:
-        received.append(signum)
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
-        deadline = threading.Timer(GRACE, lambda: [process.kill() for process in processes])
-        deadline.daemon = True
-        deadline.start()
+    def handle(number: int, _: Any) -> None:
+        received.append(number)
+        if len(received) == 1:
+            pass_on(number, devices, GRACE)
+        elif number == signal.SIGINT:
+            for device in devices:
+                device.process.kill()
 
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in signals.handled_numbers()}
     try:
         yield received
     finally:

@@ -132,8 +132,11 @@ class TwoLayerNetwork(L.LightningModule):
         self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
         self.epoch = Sums()
         self.last_seen: Seen | None = None  # of the newest update, for the check
+        self.watched = False  # whether the parameters before a block's last update are kept
+        self.before: Parameters | None = None  # those, copied, for the dashboard
         self.figures: dict[str, float] = {}  # the newest points of the curves
         self.published: dict[str, float] = {}  # of the last epoch, or of the test
+        self.is_asked_to_stop: Callable[[], bool] = lambda: False  # within a block
 
     def bind(self, rule: Callable[[Cost], Rule] | None) -> None:
         """Take a rule to train with, which gets the cost once."""
@@ -184,6 +187,7 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     def on_train_start(self) -> None:
         self.moved = self.params  # looked up once: a module's attributes are slow
+        self.alone = self.trainer.world_size == 1 and self.ordered_sums is None
         self.sum = GradientSum(self.trained, self.ordered_sums or 1)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:  # of 16-mixed
@@ -194,18 +198,23 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     @torch.no_grad()
     def training_step(self, block: Block, batch_idx: int) -> None:
-        """Make all updates of a block."""
+        """Make all updates of a block, unless a signal stops them."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         make = self.step_with_closure if optimizers.needs_closure(optimizer) else self.step
-        seen = self.last_seen = None
-        for update in block.updates:
+        seen = self.last_seen = self.before = None
+        made = 0
+        for made, update in enumerate(block.updates, 1):
             seen = None  # its memory serves the next update
+            if self.watched and made == len(block.updates):
+                self.before = Parameters(*(each.detach().clone() for each in self.moved))
             seen = make(optimizer, block, update)
             if self.scheduler_interval == "step":
                 self.step_scheduler()
+            if self.is_asked_to_stop():
+                break
         self.last_seen = seen
-        self.count_updates(len(block.updates))
+        self.count_updates(made)
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
 
@@ -215,8 +224,7 @@ class TwoLayerNetwork(L.LightningModule):
         Returns:
             The last piece's activations and gradients; None where this device's share is empty.
         """
-        ordered = self.ordered_sums is not None
-        alone = len(update.pieces) == 1 and self.trainer.world_size == 1 and not ordered
+        alone = self.alone and len(update.pieces) == 1
         for parameter in self.moved:
             parameter.grad = None  # its memory serves this gradient
         if not alone:

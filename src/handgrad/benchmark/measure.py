@@ -13,6 +13,7 @@ from handgrad.benchmark.workload import Shape, write_data
 
 LONGEST = 2**15  # updates of one run at most
 WHOLE = {"trainer": 3, "two_processes": 3}  # longer runs, because their start-up varies more
+FASTER = 8  # how the runs grow that find out how many updates the long run is to have
 SHORTER = 4  # the long run has so many times the updates of the short one
 ONCE = {"memory": ("peak_bytes", "MiB", 2**-20), "checkpoint": ("checkpoint_seconds", "ms", 1e3)}
 TOLERANCE = 0.01  # of the way that the weights went, between a contender and float64
@@ -147,18 +148,16 @@ class Entry:
     def fitting(self, seconds: float) -> int:
         """The largest power of two of updates that takes so many seconds at most; 4 at least."""
         self.worker.ask("run", 2)  # compiles what is compiled late
-        updates, first, took = 1, self.fastest(1), 0.0
-        while took < seconds and updates < LONGEST:
-            before, updates = took, updates * 4
-            took = self.fastest(updates) - first
-            if took > seconds / 8 and 0 < 2 * before < took:  # it grows: not a start-up that lags
-                break
+        updates, first, took = 1, self.seconds(1), 0.0
+        while took < max(seconds, first) / 4 and updates < LONGEST:  # not a start-up that lags
+            updates *= FASTER
+            took = self.seconds(updates) - first
         wanted = seconds * (updates - 1) / max(took, 1e-9)
         return min(LONGEST, max(SHORTER, 2 ** int(np.log2(max(wanted, 1)))))
 
-    def fastest(self, updates: int) -> float:
-        """The seconds of the fastest of three runs, because a start-up that lags is no update."""
-        return min(self.worker.ask("run", updates)[0] for _ in range(3))
+    def seconds(self, updates: int) -> float:
+        """How long a run of so many updates takes, its start-up included."""
+        return self.worker.ask("run", updates)[0]
 
     def repeat(self) -> None:
         """One short and one long run; their difference holds no start-up."""

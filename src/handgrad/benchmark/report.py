@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from handgrad.benchmark import startup
 from handgrad.benchmark.measure import TOLERANCE, Measured
 
 PACKAGES = ("torch", "lightning", "scikit-learn", "numpy", "jax")
@@ -23,6 +24,7 @@ TITLES = {
     "products": "the five matrix products alone",
     "two_processes": "handgrad, as users run it, two processes",
 }
+OURS = "trainer"
 PARTS = {
     "memory": "Peak memory of an update, beyond data and parameters",
     "checkpoint": "Writing a checkpoint",
@@ -30,7 +32,7 @@ PARTS = {
     "processes": "One process against two",
     "startup": "The command line",
 }
-REFERENCES = ("autograd", "scikit_learn", "products")
+REFERENCES = ("autograd", "scikit_learn", "jax", "products")
 EXPLANATION = f"""\
 An update is timed as the difference between a long run and one of a quarter of its updates, over
 the difference in updates. Every contender has a process of its own; they take turns, and every run
@@ -117,6 +119,9 @@ def markdown(measured: list[Measured]) -> str:
     lines += [f"| {name} | {value} |" for name, value in machine().items()]
     lines += ["", EXPLANATION, ""]
     updates = [each for each in measured if each.part == "update"]
+    ours = [each for each in updates if each.contender == OURS]
+    if ours:
+        lines += ["## At a glance", "", *table(ours, measured), ""]
     for row in dict.fromkeys(each.row for each in updates):
         lines += [f"## {row}: an update", ""]
         lines += [*table([each for each in updates if each.row == row], measured), ""]
@@ -134,7 +139,7 @@ def table(some: list[Measured], measured: list[Measured]) -> list[str]:
         "contender": [TITLES.get(each.contender, each.contender) for each in some],
         "median (least to most)": [spread(each) for each in some],
     }
-    for name in REFERENCES:
+    for name in (*REFERENCES, startup.IMPORT):
         to = [ratio(each, name, measured) for each in some]
         columns[f"/ {name}"] = ["" if each is None else f"{each:.2f}" for each in to]
     errors = [each.weight_error for each in some]

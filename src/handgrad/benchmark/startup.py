@@ -9,6 +9,7 @@ from pathlib import Path
 from handgrad.benchmark.measure import Measured
 
 SLOW_REPEATS = 2  # of the whole default run at most
+IMPORT = 'python -c "import torch"'  # what the others are compared with
 
 
 def commands(train: Path) -> dict[str, list[str]]:
@@ -16,7 +17,7 @@ def commands(train: Path) -> dict[str, list[str]]:
     python, script = sys.executable, str(train)
     return {
         'python -c "pass"': [python, "-c", "pass"],
-        'python -c "import torch"': [python, "-c", "import torch"],
+        IMPORT: [python, "-c", "import torch"],
         "train.py --help": [python, script, "--help"],
         "train.py --cfg job": [python, script, "--cfg", "job"],
         "train.py, one update": [python, script, "trainer.max_epochs=-1", "trainer.max_steps=1"],
@@ -46,6 +47,6 @@ def measure(train: Path, repeats: int) -> list[Measured]:
             if done.returncode:
                 notes[name] = f"exit code {done.returncode}"
     return [
-        Measured("startup", name, "", "s", values, note=notes[name])
+        Measured("startup", "", name, "s", values, note=notes[name])
         for name, values in seconds.items()
     ]

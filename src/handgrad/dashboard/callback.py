@@ -21,15 +21,6 @@ from handgrad.dashboard.scalars import Scalars, Watched
 from handgrad.module import Seen, TwoLayerNetwork
 
 
-def until_watched(done: int, every: int) -> int:
-    """How many updates a block may hold, so that a watched update is a block of its own.
-
-    Watched are the first update, and each whose number is a multiple of `every`.
-    """
-    watched = 1 if done == 0 else (done // every + 1) * every
-    return max(1, watched - done - 1)
-
-
 class Dashboard(Callback):
     """Writes what the equations hold, within a share of the training's time; the first device does.
 
@@ -54,7 +45,6 @@ class Dashboard(Callback):
         self.tier, self.share, self.folder = tier, share, folder
         self.config, self.hyperparameters, self.checked = config, hyperparameters, checked
         self.points: dict[str, list[float]] = {}
-        self.before: Parameters | None = None
         self.logs: list[EventLog] = []
         self.failed = False
 
@@ -98,13 +88,9 @@ class Dashboard(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
-        self.before = None
-        number = trainer.global_step + 1
-        due = number == 1 or number % trainer.log_every_n_steps == 0  # pyright: ignore - set late
-        if not due or not trainer.is_global_zero or len(batch.updates) > 1:
-            return
-        if self.allowances["scalars"].affords():
-            self.before = copied(pl_module)
+        last = trainer.global_step + len(batch.updates)
+        due = last == 1 or last % trainer.log_every_n_steps == 0  # pyright: ignore - set late
+        pl_module.watched = due and trainer.is_global_zero and self.allowances["scalars"].affords()
 
     @override
     def on_train_batch_end(
@@ -116,13 +102,13 @@ class Dashboard(Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
-        seen = pl_module.last_seen
-        if self.before is None or seen is None:  # not due, or this device's share is empty
+        seen, before = pl_module.last_seen, pl_module.before
+        if before is None or seen is None:  # not due, or this device's share is empty
             return
         with self.allowances["scalars"].spending():
-            update = batch.updates[0]
+            update = batch.updates[-1]
             watched = Watched(
-                before=self.before,
+                before=before,
                 after=pl_module.params,
                 activations=seen.activations,
                 gradients=unscaled(seen),

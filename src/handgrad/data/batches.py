@@ -8,7 +8,7 @@ because per-example collation and per-batch Python cost more than the arithmetic
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -74,18 +74,18 @@ class BatchPlan:
     rank: int = 0
     world_size: int = 1
 
-    @property
+    @cached_property
     def batches_per_pass(self) -> int:
         """Batches in one pass, the short last one included."""
         batches = -(-self.examples // self.batch_size)
         return batches if self.limit is None else min(batches, self.limit)
 
-    @property
+    @cached_property
     def updates_per_pass(self) -> int:
         """Updates in one pass; a short last accumulation window is an update of its own."""
         return -(-self.batches_per_pass // self.accumulate)
 
-    @property
+    @cached_property
     def updates_per_epoch(self) -> int:
         """Updates in one epoch."""
         return self.updates_per_pass * self.passes
@@ -185,10 +185,15 @@ class TrainingBlocks:
 
     @property
     def fitting(self) -> int:
-        """How many updates a block holds without outgrowing the cache."""
-        if self.plan.whole:
+        """How many updates a block holds without outgrowing the cache.
+
+        Where one process sees every example in each update, nothing is gathered. Several processes
+        look for signals only between blocks, which for their sake are short there too.
+        """
+        if self.plan.whole and self.plan.world_size == 1:
             return self.plan.updates_per_epoch
-        rows = -(-self.plan.batch_size * self.plan.accumulate // self.plan.world_size)
+        batch = min(self.plan.batch_size, self.plan.examples)
+        rows = -(-batch * self.plan.accumulate // self.plan.world_size)
         return max(1, BLOCK_BYTES // (rows * self.part.bytes_per_example))
 
     def block(self, number: int, count: int) -> Block:

@@ -50,7 +50,7 @@ def measurements(settings: dict[str, Any], contest: Contest) -> Iterator[list[Me
     for row in settings["rows"]:
         if row == "growth":
             for shape in GROWTH:
-                yield contest.updates("growth", shape, GROWING, repeats, seconds / 2)
+                yield contest.updates("growth", shape, GROWING, min(repeats, 3), seconds / 2)
         elif row == "processes":
             for shape in PROCESSES:
                 two = ("trainer", "two_processes")
