@@ -1,7 +1,5 @@
 """What the user is told: what must be mended, what the run found wrong, what looks like a slip."""
 
-import sys
-
 
 class BadInput(Exception):
     """What the user gave is wrong; the message is one clear line. Exit code 2."""
@@ -25,5 +23,5 @@ class WrongGradient(Failed):
 
 
 def warn(text: str) -> None:
-    """Say what is accepted and yet looks like a slip: one line on standard error."""
-    print(f"train.py: warning: {text}", file=sys.stderr)
+    """Say what is accepted and yet looks like a slip: one line, which is no error's."""
+    print(f"train.py: warning: {text}")
