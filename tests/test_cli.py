@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Train, files
+from conftest import CONF, ROOT, Train, files
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+
+from handgrad.help_page import get_group_options, with_a_copy
 
 IRIS = ("data=iris", "model.hidden=5", "trainer.max_epochs=1", "logger=none")
 HEAVY = ("torch", "lightning", "numpy", "pandas", "sklearn", "tensorboard")
@@ -61,6 +66,14 @@ def test_help_shows_the_groups_and_examples(command: Train) -> None:
     shown = {line.partition(":")[0] for line in answer.out.splitlines() if ":" in line}
     assert groups <= shown
     assert "python train.py data=breast_cancer" in answer.out
+
+
+@pytest.mark.parametrize("kind", [ObjectType.CONFIG, ObjectType.GROUP])
+def test_groups_are_listed_as_hydra_lists_them(kind: ObjectType) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for group in (*loader.list_groups(""), *loader.list_groups("hydra"), "", "nowhere"):
+            assert get_group_options(loader, group, kind) == with_a_copy(loader, group, kind)  # pyright: ignore
 
 
 def test_the_whole_configuration_is_shown(command: Train) -> None:

@@ -59,8 +59,7 @@ LAYERS = {
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
             *("checkpoints.py", "checkpoint_content.py", "progress.py", "live_check.py"),
-            *("drift.py", "stopping.py"),
-            *("tables.py", "spreadsheet.py"),
+            *("drift.py", "stopping.py", "tables.py", "spreadsheet.py", "help_page.py"),
         ),
         frozenset(
             {"package", "equations", "rules", "data", "module", "dashboard", "processes", "program"}

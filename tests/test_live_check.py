@@ -10,15 +10,23 @@ import torch
 from conftest import Train
 from lightning.pytorch.loggers import Logger
 
-from handgrad.backprop import Cost, Gradients, backward, cross_entropy
+from handgrad.backprop import Cost, Gradients, backward, cross_entropy, forward
 from handgrad.build import DTYPES
+from handgrad.data.batches import shuffled
 from handgrad.data.module import ExampleData
 from handgrad.data.sources import Iris
 from handgrad.errors import WrongGradient
 from handgrad.live_check import LiveCheck
 from handgrad.mistakes import MISTAKES, mistake
 from handgrad.module import TwoLayerNetwork
-from handgrad.rules import autograd, closed_form, feedback_alignment
+from handgrad.rules import (
+    autograd,
+    closed_form,
+    feedback_alignment,
+    flat_spot,
+    sign_concordant,
+    sign_symmetric,
+)
 
 ONE_LINE = sorted(set(MISTAKES) - {"cross_entropy_delta", "missing_1_over_m"})
 
@@ -42,12 +50,13 @@ def fit(
     rule: Callable[[Cost], Callable[..., Gradients]],
     updates: int = 30,
     precision="32-true",
+    cost="cross_entropy",
     **check,
 ) -> tuple[LiveCheck, Scalars]:
     dtype = DTYPES.get(precision, torch.float32)
     data = ExampleData(Iris(), batch_size=7, validation=0, test=0.2, dtype=dtype).read()
     network = TwoLayerNetwork(
-        4, 6, 3, rule=rule, optimizer=partial(torch.optim.SGD, lr=0.1), seed=3
+        4, 6, 3, rule=rule, cost=cost, optimizer=partial(torch.optim.SGD, lr=0.1), seed=3
     )
     settings = {
         "at_start": True,
@@ -129,10 +138,33 @@ def test_the_audit_notices_what_no_checksum_can(line: str) -> None:
     assert line in error.value.wrong
 
 
-def test_a_rule_that_deviates_on_purpose_trains_and_shows_its_angle() -> None:
-    check, scalars = fit(feedback_alignment)
+@pytest.mark.parametrize("rule", [feedback_alignment, sign_symmetric, sign_concordant, flat_spot])
+def test_a_rule_that_deviates_on_purpose_trains_and_shows_its_angle(rule) -> None:
+    check, scalars = fit(rule)
     assert check.wrong == []
-    assert all(0 < angle < 180 for _, angle in scalars.points["check/angle_dz1"])
+    steps, angles = zip(*scalars.points["check/angle_dz1"], strict=True)
+    assert steps == (0, 5, 10, 15, 20, 25, 30)  # whenever anything is checked
+    data = ExampleData(Iris(), batch_size=7, validation=0, test=0.2).read()
+    params = TwoLayerNetwork(4, 6, 3, rule=rule, seed=3).params
+    data.setup("fit")
+    X, Y = data.parts["train"].rows(slice(None))
+    first = shuffled(len(X), 0, 0)[:7]
+    at = (params, forward(params, X[first]), X[first], Y[first])
+    turned, true = (each(cross_entropy)(*at).dz1.double().flatten() for each in (rule, autograd))
+    cosine = torch.cosine_similarity(turned, true, dim=0)
+    assert angles[0] == pytest.approx(math.degrees(math.acos(cosine.item())), rel=1e-3)
+    assert all(0.1 < angle < 180 for angle in angles)
+
+
+def test_the_quadratic_flat_spot_turns_two_lines() -> None:
+    _, scalars = fit(flat_spot, cost="quadratic")
+    assert {"check/angle_dz2", "check/angle_dz1"} <= scalars.points.keys()
+    assert not any(name in scalars.points for name in ("check/angle_dW2", "check/angle_dW1"))
+
+
+def test_a_rule_that_follows_the_equations_has_no_angle() -> None:
+    _, scalars = fit(closed_form)
+    assert not any("angle" in name for name in scalars.points)
 
 
 def test_a_rule_of_four_gradients_trains() -> None:

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import results
 import torch
-from conftest import Train, composed, files, fit
+from conftest import CONF, Train, composed, files, fit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from handgrad import optimizers
 from handgrad.initialization import initialize
-from handgrad.replay import values, verdict
+from handgrad.replay import picture, values, verdict
 from handgrad.replay.runs import ALONE, Trained
 from handgrad.replay.verdict import Row
 from handgrad.schema import PublishedFigure
@@ -188,15 +188,6 @@ def test_the_penaltys_gradient_is_what_weight_decay_adds() -> None:
     torch.testing.assert_close(before.detach() - weight.detach(), expected)
 
 
-def test_feedback_alignment_has_an_angle(train: Train) -> None:
-    answer = train(
-        *("data=iris", "backward=feedback_alignment", "trainer.max_epochs=1", "logger=none"),
-        "callbacks.curves.gradient=true",
-    )
-    assert answer.code == 0, answer.err
-    assert 5 < pd.read_csv(answer.folder / "curves.csv")["angle/dz1"].iloc[-1] < 120
-
-
 def test_curves_of_a_part_that_is_empty_are_refused(train: Train) -> None:
     answer = train("data=iris", "data.validation=0", "callbacks.curves.parts=[val]")
     assert answer.code == 2
@@ -214,7 +205,9 @@ def replayed(train: Train, *arguments: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_replay_leaves_its_results_and_shows_them(train: Train) -> None:
+def test_a_replay_leaves_its_results_and_shows_them(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer = train(
         *("task=replay", "experiment=sklearn_iris", "replay.seeds=2", "trainer.max_epochs=2")
     )
@@ -225,11 +218,48 @@ def test_a_replay_leaves_its_results_and_shows_them(train: Train) -> None:
     assert {"results.md", "results.csv", "results.png", "run.json"} <= left
     assert {f"runs/replay_seed{seed}/curves.csv" for seed in (0, 1)} <= left
     assert not any("runs/" in name and "tfevents" in name for name in left)
-    page = results.page([answer.folder])
-    assert "| [sklearn_iris](#sklearn_iris) | 0 | 1 | 0 | 2 |" in page
+    gathered(answer.folder, tmp_path / "page", monkeypatch)
     events = EventAccumulator(str(answer.folder)).Reload().Tags()
     assert "replay/figures" in events["images"]
     assert "replay/results/text_summary" in events["tensors"]
+
+
+def gathered(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of results, its picture and the README's lines come from the replay's folder."""
+    page.mkdir()
+    readme = page / "README.md"
+    readme.write_text(f"before\n{results.BEGIN}old\n{results.END}after\n")
+    monkeypatch.setattr(results, "ROOT", page)
+    monkeypatch.setattr(results, "DOCS", page)
+    monkeypatch.setattr(results, "HEADLINES", ("sklearn_iris",))
+    results.main([folder])
+    text = (page / "results.md").read_text()
+    assert "| [sklearn_iris](#sklearn_iris) | 0 | 1 | 0 | 2 |" in text
+    assert "`xor`" in text.split("Not replayed for this page:")[1].splitlines()[0]
+    assert (page / "results" / "sklearn_iris.png").stat().st_size < 60_000
+    assert str(folder.parent) not in text
+    lines = readme.read_text()
+    assert lines.startswith("before\n")
+    assert lines.endswith("after\n")
+    assert "old" not in lines
+    assert "| sklearn_iris | last accuracy/test, mean of 2 | 97.11 | +- 2 |" in lines
+
+
+def test_a_published_curve_is_drawn_beside_its_own_run() -> None:
+    replay = composed("experiment=nielsen_chapter3_initialization")["replay"]
+    small, large = (picture.published_points(replay, name, 29) for name in ("small", "large"))
+    assert (small[0], large[0], len(small), len(large)) == ([0, 92.70], [0, 86.43], 30, 30)
+    recorded = {**replay, "published_curves": []}
+    assert picture.published_points(recorded, "large", 7) == [[0, 86.43]]
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("experiment/*.yaml")), ids=lambda file: file.stem)
+def test_an_experiment_tells_its_question_command_and_source(file: Path) -> None:
+    package, question, command, source, *_ = file.read_text().splitlines()
+    assert package == "# @package _global_"
+    assert question.endswith("?")
+    assert command.startswith(f"# python train.py task=replay experiment={file.stem}")
+    assert source.startswith("# Source: ")
 
 
 def test_a_replay_trains_what_the_command_line_would(train: Train) -> None:
@@ -279,7 +309,9 @@ def test_the_folder_of_another_replay_is_refused(train: Train) -> None:
 
 def test_the_random_matrix_comes_along_with_the_training(train: Train) -> None:
     common = ("data=iris", "backward=feedback_alignment", "logger=none")
-    whole = train(*common, "trainer.max_epochs=2")
+    whole = train(*common, "trainer.max_epochs=2", "callbacks.curves.gradient=true")
+    angles = pd.read_csv(whole.folder / "curves.csv")["angle/dz1"]
+    assert angles.between(5, 120).all()
     half = train(*common, "trainer.max_epochs=1")
     resumed = train(
         *(*common, "trainer.max_epochs=2", "backward.seed=5", f"ckpt_path={half.folder}")
@@ -322,22 +354,23 @@ def test_truth_tables_sum_over_their_rows(name: str) -> None:
     assert config["optimizer"]["lr"] == pytest.approx(rate * 2 ** config["data"]["bits"])
 
 
-def test_xor_is_solved(train: Train) -> None:
-    rows = replayed(train, "experiment=xor", "replay.seeds=3", "trainer.max_epochs=60")
+def test_xor_is_solved_but_from_a_start_that_ends_in_a_local_minimum(train: Train) -> None:
+    short = ("seed=4", "replay.seeds=2", "trainer.max_epochs=30")
+    rows = replayed(train, "experiment=xor", *short)
     shares = {row["run"]: float(row["ours"]) for row in rows if row["figure"].startswith("solved")}
-    assert shares["2-4-1"] == 100
-    assert shares["2-2-1"] >= 60
+    assert shares == {"2-2-1": 50, "2-4-1": 100}
 
 
 def test_parity_takes_as_many_sweeps_as_a_bare_loop(train: Train) -> None:
-    rows = replayed(train, "experiment=parity4", "replay.seeds=6", "trainer.max_epochs=100")
+    short = ("seed=3", "replay.seeds=3", "trainer.max_epochs=50")
+    rows = replayed(train, "experiment=parity4", *short)
     ours = [float(sweeps) for sweeps in rows[1]["values"].split()]
-    expected = [bare_parity_sweeps(seed, 1000) for seed in range(6)]
+    expected = [bare_parity_sweeps(seed, 500) for seed in (3, 4, 5)]
     assert [math.ceil(sweeps / 10) * 10 for sweeps in expected if sweeps] == [
         sweeps for sweeps in ours if not math.isnan(sweeps)
     ]
     assert [math.isnan(sweeps) for sweeps in ours] == [sweeps is None for sweeps in expected]
-    assert 2 <= sum(sweeps is not None for sweeps in expected) <= 5
+    assert [sweeps is None for sweeps in expected] == [False, True, False]
 
 
 def bare_parity_sweeps(seed: int, most: int) -> int | None:
@@ -364,7 +397,8 @@ def bare_parity_sweeps(seed: int, most: int) -> int | None:
 
 
 def test_iris_is_learned_as_well_as_scikit_learn_does(train: Train) -> None:
-    (row,) = replayed(train, "experiment=sklearn_iris", "replay.seeds=4")
+    short = ("replay.seeds=2", "trainer.max_epochs=60")
+    (row,) = replayed(train, "experiment=sklearn_iris", *short)
     assert float(row["ours"]) > 90
 
 

@@ -26,6 +26,7 @@ from yaml import YAMLError
 
 from handgrad import ranks
 from handgrad.errors import BadInput, Failed, warn
+from handgrad.help_page import list_groups_without_copies
 
 BAD_INPUT = 2
 TYPED = 32  # values of one key that somebody typed; more of them are a range
@@ -44,6 +45,7 @@ def main(config_path: Path) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us as exceptions
     OmegaConf.register_new_resolver("process", os.getpid, replace=True)
     warnings.formatwarning = lambda message, *_, **__: f"train.py: warning: {message}\n"
+    list_groups_without_copies()
     codes: list[int] = []  # of the jobs; there are several with --multirun
 
     @hydra.main(version_base="1.3", config_path=str(config_path), config_name="config")

@@ -8,11 +8,14 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
+from torch import Tensor
 from typing_extensions import override
 
+from handgrad.answer import ask
 from handgrad.audit import Report, audit
-from handgrad.backprop import Gradients
+from handgrad.backprop import Gradients, backward
 from handgrad.checksum import NAMES, checksum
+from handgrad.diagnosis import angle
 from handgrad.errors import WrongGradient
 from handgrad.module import TwoLayerNetwork
 from handgrad.tables import print_report
@@ -24,7 +27,8 @@ LARGEST = 1e16  # stands for an infinite residual on the charts
 class LiveCheck(Callback):
     """Audits the rule that trains, and keeps checking the gradients it gives.
 
-    Each device checks its own share of the batch; the verdict is shared.
+    Each device checks its own share of the batch; the verdict is shared. Whenever it looks, it
+    writes too by what angle a rule that deviates on purpose turns away from the equations.
 
     Args:
         at_start: whether the first batch is audited before training.
@@ -58,6 +62,7 @@ class LiveCheck(Callback):
             if trainer.is_global_zero and report is not None:
                 print_report(report, "The gradient on the first batch, line by line", {})
             self.judge(report, pl_module, "on the first batch")
+            self.write_angles(trainer, pl_module, block, piece)
 
     @override
     def on_train_batch_end(
@@ -69,13 +74,15 @@ class LiveCheck(Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
-        when = f"after update {trainer.global_step}"
-        if self.due("checksum", self.checksum_every, trainer.global_step):
+        when, pieces = f"after update {trainer.global_step}", batch.updates[-1].pieces[:1]
+        checksum_due = self.due("checksum", self.checksum_every, trainer.global_step)
+        audit_due = self.due("audit", self.audit_every, trainer.global_step)
+        if checksum_due:
             ratios = self.checksums(trainer, pl_module)
             self.write_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
             self.share(self.not_within(ratios), pl_module, f"checksum, {when}")
-        if self.due("audit", self.audit_every, trainer.global_step):
-            report = self.audited(trainer, pl_module, batch, batch.updates[-1].pieces[:1])
+        if audit_due:
+            report = self.audited(trainer, pl_module, batch, pieces)
             if report is not None:
                 ratios = {
                     line.name: line.residual / line.tolerance
@@ -83,8 +90,9 @@ class LiveCheck(Callback):
                     if line.angle is None and not math.isnan(line.residual)
                 }
                 self.write_ratios(trainer, {f"check/audit_{n}": r for n, r in ratios.items()})
-                self.write_angles(trainer, report)
             self.judge(report, pl_module, when)
+        if checksum_due or audit_due:
+            self.write_angles(trainer, pl_module, batch, pieces)
 
     def due(self, kind: str, every: int | None, updates: int) -> bool:
         """Whether a check is due; it is made at the end of a block."""
@@ -99,8 +107,7 @@ class LiveCheck(Callback):
         """The audit of this device's first piece; None where its share is empty."""
         if not pieces:
             return None
-        rows = slice(pieces[0].start, min(pieces[0].stop, pieces[0].start + AUDITED_ROWS))
-        X, Y = block.inputs[rows], block.targets[rows]
+        X, Y = rows_of(block, pieces)
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             activations = network.forward_pass(network.params, X)
             assert network.rule is not None, "training has a rule"
@@ -146,21 +153,38 @@ class LiveCheck(Callback):
         if new and network.trainer.is_global_zero:
             Console(stderr=True).print(f"[red]warning:[/] {WrongGradient(sorted(new), when)}")
 
-    def write_angles(self, trainer: L.Trainer, report: Report) -> None:
-        """Write the angle of each line that deviates on purpose to the true one, in degrees."""
-        angles = {
-            f"check/angle_{line.name}": line.angle
-            for line in report.lines
-            if line.angle is not None
+    def write_angles(
+        self, trainer: L.Trainer, network: TwoLayerNetwork, block: Any, pieces: tuple[slice, ...]
+    ) -> None:
+        """Write how far each line that deviates on purpose turns from the true one, in degrees."""
+        rule = network.rule
+        if rule is None or not (getattr(rule, "deviates", ()) and pieces):
+            return
+        X, Y = rows_of(block, pieces)
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            params, activations = network.params, network.forward_pass(network.params, X)
+            given = ask(rule, params, activations, X, Y).values
+            true = backward(params, activations, X, Y, dz2=network.cost.dz2)
+        figures = {
+            f"check/angle_{name}": angle(given[name], getattr(true, name).double())
+            for name in Gradients._fields
+            if name in given and name in rule.deviates  # pyright: ignore - it has them
         }
-        for logger in trainer.loggers if angles else []:
-            logger.log_metrics(angles, step=trainer.global_step)
+        known = {tag: degrees for tag, degrees in figures.items() if math.isfinite(degrees)}
+        for logger in trainer.loggers if known else []:
+            logger.log_metrics(known, step=trainer.global_step)
 
     def write_ratios(self, trainer: L.Trainer, ratios: dict[str, float]) -> None:
         """Write log10 of residuals over tolerance; 0 is the limit, the exact zero is -16."""
         figures = {n: math.log10(min(max(r, 1e-16), LARGEST)) for n, r in ratios.items()}
         for logger in trainer.loggers if figures else []:
             logger.log_metrics(figures, step=trainer.global_step)
+
+
+def rows_of(block: Any, pieces: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
+    """The first rows of a device's first piece, inputs and targets."""
+    rows = slice(pieces[0].start, min(pieces[0].stop, pieces[0].start + AUDITED_ROWS))
+    return block.inputs[rows], block.targets[rows]
 
 
 def live_check(precision: str | None, **settings: Any) -> LiveCheck:

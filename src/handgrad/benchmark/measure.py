@@ -149,9 +149,11 @@ class Entry:
         """The largest power of two of updates that takes so many seconds at most; 4 at least."""
         self.worker.ask("run", 2)  # compiles what is compiled late
         updates, first, took = 1, self.seconds(1), 0.0
-        while took < max(seconds, first) / 4 and updates < LONGEST:  # not a start-up that lags
-            updates *= FASTER
+        while took < max(seconds, first) and updates < LONGEST:
+            before, updates = took, updates * FASTER
             took = self.seconds(updates) - first
+            if took > seconds / 4 and 0 < 2 * before < took:  # it grows: no start-up that lags
+                break
         wanted = seconds * (updates - 1) / max(took, 1e-9)
         return min(LONGEST, max(SHORTER, 2 ** int(np.log2(max(wanted, 1)))))
 

@@ -122,6 +122,7 @@ def markdown(measured: list[Measured]) -> str:
     ours = [each for each in updates if each.contender == OURS]
     if ours:
         lines += ["## At a glance", "", *table(ours, measured), ""]
+        lines += ["![Time of an update of each contender](benchmark.png)", ""]
     for row in dict.fromkeys(each.row for each in updates):
         lines += [f"## {row}: an update", ""]
         lines += [*table([each for each in updates if each.row == row], measured), ""]

@@ -6,12 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from handgrad.replay.runs import Trained
+from handgrad.replay.runs import ALONE, Trained
 from handgrad.replay.values import is_share, scale_of
 from handgrad.replay.verdict import Row
 from handgrad.schema import PublishedFigure
 
-PUBLISHED = {"color": "black", "marker": "x", "linestyle": "none", "markersize": 7, "zorder": 5}
+PUBLISHED = {"color": "black", "marker": "x", "linestyle": "none", "markersize": 6, "zorder": 5}
 
 
 def draw(name: str, replay: dict[str, Any], trained: list[Trained], rows: list[Row]) -> Figure:
@@ -36,20 +36,39 @@ def draw_curves(axis: Axes, replay: dict[str, Any], trained: list[Trained]) -> N
     for name in dict.fromkeys(run.name for run in trained):
         curves = [run.curve.set_index("epoch")[column] for run in trained if run.name == name]
         values = pd.concat(curves, axis=1) * scale  # (epochs, seeds)
-        line = axis.plot(values.median(axis=1), label=name)[0]
+        colour = axis.plot(values.median(axis=1), label=name)[0].get_color()
         least, most = values.min(axis=1), values.max(axis=1)
-        axis.fill_between(values.index, least, most, alpha=0.2, color=line.get_color())
-    figures = [PublishedFigure.model_validate(node) for node in replay["figures"]]
-    last = max(run.curve["epoch"].max() for run in trained)
-    points = [point for curve in replay["published_curves"] for point in curve["points"]]
-    for figure in figures:
-        if figure.value in (f"first {column}", f"last {column}") and figure.published is not None:
-            points.append([0 if figure.value.startswith("first") else last, figure.published])
-    if points:
-        axis.plot(*zip(*points, strict=True), label="published", **PUBLISHED)
+        axis.fill_between(values.index, least, most, alpha=0.2, color=colour)
+        points = published_points(replay, name, int(values.index.max()))
+        if points:
+            label = f"{name}, published"
+            axis.plot(*zip(*points, strict=True), **{**PUBLISHED, "color": colour}, label=label)
     axis.set(xlabel="epoch", ylabel=f"{column} in percent" if scale == 100 else column)
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
+
+
+def published_points(replay: dict[str, Any], name: str, last: int) -> list[list[float]]:
+    """The published curve of a run: as it was recorded, or the figures of its first and last epoch.
+
+    Args:
+        replay: the keys of replay.*.
+        name: of the run.
+        last: our last epoch.
+    """
+    recorded = [
+        point
+        for curve in replay["published_curves"]
+        if (curve.get("run") or ALONE) == name
+        for point in curve["points"]
+    ]
+    epochs = {f"first {replay['curve']}": 0, f"last {replay['curve']}": last}
+    figures = [PublishedFigure.model_validate(node) for node in replay["figures"]]
+    return recorded or [
+        [epochs[each.value], each.published]
+        for each in figures
+        if (each.run or ALONE) == name and each.value in epochs and each.published is not None
+    ]
 
 
 def draw_rows(axis: Axes, rows: list[Row]) -> None:

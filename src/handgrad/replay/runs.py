@@ -19,7 +19,11 @@ from handgrad.saved import load
 from handgrad.tasks import train
 
 ALONE = "replay"  # the name of the only run of an experiment that names none
-FREE = ("replay", "ckpt_path")  # groups that make no difference to what a run trains
+# What makes a run what it is; a run that differs in nothing else is not trained again.
+MADE_BY = (
+    *("seed", "data", "model", "cost", "backward", "optimizer", "scheduler", "trainer"),
+    "callbacks",  # the curves
+)
 
 
 class Run(NamedTuple):
@@ -44,8 +48,8 @@ class Trained(NamedTuple):
 def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Run]:
     """All runs of a replay: every seed of every named run.
 
-    A run is what `python train.py OVERRIDES` would train, without logger and progress bar. What
-    was given for the replay wins over what the run changes.
+    A run is what `python train.py OVERRIDES` would train, without logger, dashboard and progress
+    bar. What was given for the replay wins over what the run changes.
 
     Args:
         config: of the replay.
@@ -64,6 +68,7 @@ def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Run
             OmegaConf.update(composed, "seed", seed)
             values = {**plain(composed), "logger": {}}
             values["trainer"]["enable_progress_bar"] = False
+            values["dashboard"]["tier"] = "off"
             validate(values)
             place = folder / "runs" / f"{named['name']}_seed{seed}"
             runs.append(Run(named["name"], seed, values, [*given, f"seed={seed}"], place))
@@ -85,7 +90,7 @@ def refuse_another(run: Run) -> None:
     if not last_state(run.folder).is_file():
         return
     was = load(last_state(run.folder))["config"]
-    for name in run.config.keys() - set(FREE):
+    for name in MADE_BY:
         if was[name] != run.config[name]:
             raise BadInput(
                 f"hydra.run.dir: {run.folder} was trained with other settings of {name}; "
