@@ -202,7 +202,7 @@ VALUES: list[tuple[str, list[Any], list[Any]]] = [  # key, right values, wrong v
     ("scheduler.interval", ["epoch", "step"], ["batch", None]),
     ("scheduler.monitor", [None, "cost/val"], ["val/cost", "cost/test"]),
     ("trainer.accelerator", ["cpu", "gpu", "mps", "auto"], ["tpuu", None]),
-    ("trainer.devices", [1, 2, [0], "auto"], [0, -1, "a", 1.5, [], [-1]]),
+    ("trainer.devices", [1, 2, "auto"], [0, -1, "a", 1.5, [], [-1], [0]]),
     ("trainer.num_nodes", [1], [0, -1, 1.5]),
     ("trainer.strategy", ["auto"], ["nonsense"]),
     ("trainer.precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"], ["fp8", 32]),

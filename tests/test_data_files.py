@@ -205,12 +205,12 @@ def test_a_file_that_unpacks_to_more_than_half_the_memory_is_refused(tmp_path, m
     )
     assert (tmp_path / "a.npz").stat().st_size < 10_000
     csv, npz = Csv(path=write(tmp_path, GOOD), target="kind"), Arrays(path=tmp_path / "a.npz")
-    monkeypatch.setattr(files, "_memory", lambda: 2 * len(GOOD) - 1)
+    monkeypatch.setattr(files, "available_memory", lambda: 2 * len(GOOD) - 1)
     assert "memory-mapped" in refusal(csv)
-    monkeypatch.setattr(files, "_memory", lambda: 20_000)  # the arrays have 16,000 bytes
+    monkeypatch.setattr(files, "available_memory", lambda: 20_000)  # the arrays have 16,000 bytes
     csv.read()
     assert "memory-mapped" in refusal(npz)
-    monkeypatch.setattr(files, "_memory", lambda: 40_000)
+    monkeypatch.setattr(files, "available_memory", lambda: 40_000)
     npz.read()
 
 

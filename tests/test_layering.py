@@ -63,7 +63,13 @@ LAYERS = {
         (
             *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
-            *("checkpoints.py", "checkpoint_files.py", "fingerprint.py", "resume.py"),
+            *(
+                "checkpoints.py",
+                "checkpoint_files.py",
+                "checkpoint_content.py",
+                "fingerprint.py",
+                "resume.py",
+            ),
             *("run_folder.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
             *("sweep/*.py", "earlier.py"),
             *("tables.py", "spreadsheet.py", "help_page.py"),

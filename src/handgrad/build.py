@@ -23,8 +23,9 @@ from handgrad.curves import LearningCurves
 from handgrad.dashboard import hparams
 from handgrad.dashboard.album import Album, next_picture
 from handgrad.dashboard.callback import Dashboard
+from handgrad.data.files import available_memory
 from handgrad.data.module import ExampleData
-from handgrad.errors import BadInput
+from handgrad.errors import BadInput, warn
 from handgrad.module import TwoLayerNetwork
 from handgrad.progress import TrainingProgress
 from handgrad.stopping import SignalStop, silence_lightning
@@ -87,6 +88,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
     """The network that fits the data, with its rule and its optimizer."""
     optimizer, scheduler = dict(config["optimizer"]), dict(config["scheduler"])
     model = config["model"]
+    check_sizes(model["hidden"], examples)
     clip_norm = optimizer.pop("clip_norm")
     optimizer.pop("accumulate")
     interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
@@ -116,6 +118,30 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
         )
 
 
+def check_sizes(hidden: int, data: ExampleData) -> None:
+    """Refuse a network that the memory cannot hold, before it is made; warn of a lone batch.
+
+    Counted are the weights with their gradient and two states of an optimizer, and the hidden layer
+    of the smallest piece of a batch, forward and backward.
+
+    Raises:
+        BadInput: with both sizes.
+    """
+    examples, inputs = len(data.indices["train"]), data.examples.X.shape[1]
+    numbers = inputs + data.examples.n_outputs + 1 + min(SMALLEST_PIECE, examples)
+    size, memory = 4 * hidden * numbers * data.dtype.itemsize, available_memory()
+    if memory is not None and size > memory:
+        raise BadInput(
+            f"model.hidden={hidden}: such a network takes {size / 2**30:.1f} GiB to train, and "
+            f"{memory / 2**30:.1f} GiB of memory are free"
+        )
+    if data.batch_size != "full" and int(data.batch_size) > examples:
+        warn(
+            f"data.batch_size={data.batch_size}: there are {examples} training examples, so every "
+            "update sees all of them, as with full"
+        )
+
+
 def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L.Trainer:
     """The Trainer with its loggers and callbacks.
 
@@ -137,7 +163,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
     callbacks = [*extra]
     if flags["enable_progress_bar"]:
         callbacks.append(TrainingProgress())
-    with bad_input():
+    try:
         made = L.Trainer(
             **flags,
             callbacks=callbacks,
@@ -147,6 +173,10 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
             use_distributed_sampler=False,
             plugins=[CheckpointFiles()],
         )
+    except (ValueError, MisconfigurationException) as error:
+        device = f"trainer.accelerator={flags['accelerator']} trainer.devices={flags['devices']}"
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{device}: {reason}; trainer=cpu runs anywhere") from error
     silence_lightning(made)
     return made
 

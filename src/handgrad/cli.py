@@ -3,23 +3,30 @@
 import os
 import re
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError
 
 from handgrad import ranks
-from handgrad.errors import BadInput, Failed
+from handgrad.errors import BadInput, Failed, warn
 from handgrad.help_page import list_groups_without_copies
 from handgrad.run_folder import claimed, probe
 
@@ -39,6 +46,7 @@ def main(config_path: Path) -> int:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us as exceptions
     OmegaConf.register_new_resolver("process", os.getpid, replace=True)
+    warnings.formatwarning = lambda message, *_, **__: f"train.py: warning: {message}\n"
     list_groups_without_copies()
     codes: list[int] = []  # of the jobs; there are several with --multirun
 
@@ -48,9 +56,10 @@ def main(config_path: Path) -> int:
         codes[-1] = run(config)
 
     try:
+        sys.argv[1:] = flags_first(sys.argv[1:])
         with ranks.one_folder():
             composed()
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (BadInput, HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if codes:
             raise  # not about the command line: a job was running
         return refuse(error)
@@ -63,6 +72,48 @@ def refuse(error: Exception) -> int:
     return BAD_INPUT
 
 
+def flags_first(arguments: list[str]) -> list[str]:
+    """The same command line, with Hydra's flags before the overrides, where it wants them.
+
+    Raises:
+        BadInput: if a flag does not exist or lacks its value; one line instead of Hydra's usage.
+    """
+
+    def refuse_flag(message: str) -> NoReturn:
+        raise BadInput(f"{message}; write KEY=VALUE, or a flag such as --help, --cfg job or -m")
+
+    parser = get_args_parser()
+    parser.error = refuse_flag
+    overrides: list[str] = parser.parse_intermixed_args(arguments).overrides
+    flags = list(arguments)
+    for override in overrides:
+        flags.remove(override)
+    return flags + overrides
+
+
+def check_choices(overrides: list[str]) -> None:
+    """Refuse several choices of a group of which a run has one; Hydra would mix them.
+
+    Raises:
+        BadInput: one line that names the group.
+    """
+    from handgrad.schema import BY_TARGET
+
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        if group in BY_TARGET and choice.startswith("["):
+            raise BadInput(f"{override}: one choice; a grid is -m {group}={choice.strip('[]')}")
+
+
+def given_twice(overrides: list[str]) -> None:
+    """Warn of keys that the command line gives more than once, of which the last holds."""
+    keys = [override.lstrip("+").partition("=")[0] for override in overrides]
+    for key, count in Counter(keys).items():
+        if count > 1:
+            last = next(each for each in reversed(overrides) if each.lstrip("+").startswith(key))
+            warn(f"{key} is given {count} times; the last one holds, {last}")
+
+
 def one_line(error: Exception) -> str:
     """Hydra's and our own errors as one line that names the key and what is accepted."""
     from handgrad.refusals import unknown_key
@@ -70,9 +121,15 @@ def one_line(error: Exception) -> str:
 
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not KEY=VALUE; quote an odd value twice: 'data.path=\"a=b.csv\"'"
+        key, _, value = str(error.override).partition("=")
+        quoted = f"'{key or 'KEY'}=\"{value or 'VALUE'}\"'"
+        return f"{error.override}: not KEY=VALUE; quote an odd value twice, as in {quoted}"
+    if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
+        return " ".join(f"{error.full_key}: {error.msg}".split())
     if "Config group override must be" in text:  # Hydra does not say which
-        named = [each for each in sys.argv[1:] if each.lstrip("+").partition("=")[0] in GROUPS]
+        named = [
+            each for each in sys.argv[1:] if each.lstrip("+").partition("=")[0] in ("", *GROUPS)
+        ]
         return f"{' '.join(named)}: a group takes the name of a choice, such as none; see --help"
     if match := re.search(r"Could not (?:override|append to config|delete)[^']*'([^'=]+)", text):
         return unknown_key(match[1].lstrip("+~"))
@@ -93,7 +150,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     with open_dict(ours):
         ours.pop("hydra", None)
     if missing := sorted(OmegaConf.missing_keys(ours)):
-        raise BadInput(f"{missing[0]} is missing: give it as {missing[0]}=VALUE")
+        raise BadInput("missing: " + " ".join(f"{key}=VALUE" for key in missing))
     return OmegaConf.to_container(ours, resolve=True)  # pyright: ignore[reportReturnType]
 
 
@@ -102,17 +159,19 @@ class Gate(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Called before the run; leaves by SystemExit, because Hydra swallows exceptions here."""
+        given = list(config.hydra.overrides.task)
         try:
-            self.check(config)
+            self.check(config, given)
             if ranks.is_first():
                 folder = Path(config.hydra.run.dir)
                 with claimed(folder):
                     probe(folder)
         except (BadInput, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
+        given_twice(given)
 
-    def check(self, config: DictConfig) -> None:
-        """Refuse a wrong configuration.
+    def check(self, config: DictConfig, given: list[str]) -> None:
+        """Refuse a wrong configuration, or overrides that say two things.
 
         Raises:
             BadInput: one line that names the key and what is accepted.
@@ -120,6 +179,7 @@ class Gate(Callback):
         from handgrad.config import validate
 
         validate(plain(config))
+        check_choices(given)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called before a sweep; each process of torchrun or srun would run all of it."""
@@ -128,9 +188,10 @@ class Gate(Callback):
             sys.exit(refuse(BadInput(message)))
         try:
             for overrides in every_value(list(config.hydra.overrides.task)):
-                self.check(hydra.compose("config", overrides))
+                self.check(hydra.compose("config", overrides), overrides)
         except (BadInput, HydraException, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
+        given_twice(config.hydra.overrides.task)
 
 
 def every_value(overrides: list[str]) -> Iterator[list[str]]:

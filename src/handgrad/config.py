@@ -78,6 +78,7 @@ def check_combinations(config: dict[str, Any]) -> None:
         raise BadInput("trainer.max_epochs=-1 needs trainer.max_steps or trainer.max_time as well")
     if trainer["accelerator"] == "mps" and trainer["devices"] not in (1, [0], "auto"):
         raise BadInput("trainer.accelerator=mps has one device: trainer.devices=1")
+    check_device_list(trainer["devices"], trainer["accelerator"])
     if config["optimizer"].get("nesterov") and not config["optimizer"].get("momentum"):
         raise BadInput("optimizer.nesterov=true needs optimizer.momentum above 0")
     if scheduler["interval"] == "validation" and not scheduler["monitor"]:
@@ -131,6 +132,23 @@ def check_tune(tune: dict[str, Any], *, wanted: bool) -> None:
                 f"tune.space.{key}={node}: needs low below high, with step or log (then low above "
                 "0), or choices alone"
             )
+
+
+def check_device_list(devices: int | str | list[int], accelerator: str) -> None:
+    """Refuse a list of devices that names one twice, or processors, which have no numbers.
+
+    Raises:
+        BadInput: one line that names the key.
+    """
+    if not isinstance(devices, list):
+        return
+    if accelerator == "cpu":
+        raise BadInput(
+            f"trainer.devices={devices}: a list chooses GPUs; on trainer.accelerator=cpu give how "
+            "many processes"
+        )
+    if len(set(devices)) < len(devices):
+        raise BadInput(f"trainer.devices={devices}: each device once")
 
 
 def check_replay(replay: dict[str, Any], *, wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""How a run ends early: what the user has to mend, and what the run itself found wrong."""
+"""What the user is told: what must be mended, what the run found wrong, what looks like a slip."""
 
 
 class BadInput(Exception):
@@ -20,3 +20,8 @@ class WrongGradient(Failed):
     def __init__(self, wrong: list[str], when: str) -> None:
         super().__init__(f"the gradient is wrong in {', '.join(wrong)} ({when})")
         self.wrong = wrong
+
+
+def warn(text: str) -> None:
+    """Say what is accepted and yet looks like a slip: one line, which is no error's."""
+    print(f"train.py: warning: {text}")

@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 
 from handgrad import ranks, signals
 from handgrad.allocator import keep_freed_memory
-from handgrad.errors import BadInput, Failed
+from handgrad.errors import BadInput, Failed, warn
 from handgrad.meeting import meeting_place
 
 RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
@@ -80,6 +80,11 @@ def run(job: Job, *, parallel_launcher: bool) -> None:
     if several and parallel_launcher:
         raise BadInput(
             f"trainer.devices={devices} needs jobs one after the other: leave hydra/launcher=basic"
+        )
+    cores = os.cpu_count() or devices
+    if trainer["accelerator"] == "cpu" and devices > cores and ranks.is_first():
+        warn(
+            f"trainer.devices={devices}: this machine has {cores} cores, so each process is slower"
         )
     if isinstance(trainer["devices"], str):
         job = job._replace(config={**job.config, "trainer": {**trainer, "devices": devices}})

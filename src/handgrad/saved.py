@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from handgrad import build
+from handgrad.checkpoint_content import check_content, data_node
 from handgrad.checkpoint_files import Damaged, read
 from handgrad.data.module import ExampleData
 from handgrad.errors import BadInput
@@ -85,7 +86,15 @@ def load(path: Path) -> dict[str, Any]:
     checkpoint = read(path)
     if "config" not in checkpoint:
         raise Damaged(path, "not a checkpoint of handgrad")
+    check_content(checkpoint, path)
     return checkpoint
+
+
+def network(checkpoint: dict[str, Any]) -> TwoLayerNetwork:
+    """The trained network of a checkpoint that `load` gave."""
+    made = TwoLayerNetwork(**checkpoint["hyper_parameters"])
+    made.load_state_dict(checkpoint["state_dict"])
+    return made
 
 
 class Trained(NamedTuple):
@@ -93,7 +102,7 @@ class Trained(NamedTuple):
 
     network: TwoLayerNetwork
     data: ExampleData
-    config: dict[str, Any]  # of the training, with this run's data, trainer and logger
+    config: dict[str, Any]  # of this run, with the training's seed, and its data unless named
     own_file: bool  # whether the data are a file named for this run: then every row counts
 
 
@@ -108,15 +117,10 @@ def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Train
     Raises:
         BadInput: if the checkpoint cannot be read.
     """
-    saved = find(config["ckpt_path"], folder, prefer="best")
-    was = saved.checkpoint["config"]
+    path, checkpoint, _ = find(config["ckpt_path"], folder, prefer="best")
     own = any(override.startswith(("data=", "experiment=")) for override in overrides)
-    node = config["data"] if own else was["data"]
-    restored = {**was, "data": node, "trainer": config["trainer"], "logger": config["logger"]}
-    data = build.data(restored)
-    data.load_state_dict(saved.checkpoint["ExampleData"])
-    with build.bad_input():
-        network = TwoLayerNetwork.load_from_checkpoint(
-            saved.path, map_location="cpu", weights_only=True
-        )
-    return Trained(network, data, restored, own_file=own and "path" in node)
+    node = config["data"] if own else data_node(checkpoint, path)
+    config = {**config, "data": node, "seed": checkpoint["hyper_parameters"]["seed"]}
+    data = build.data(config)
+    data.load_state_dict(checkpoint["ExampleData"])
+    return Trained(network(checkpoint), data, config, own_file=own and "path" in node)

@@ -10,11 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LARGEST = 1e30  # of a float key: below what float32 holds, and far above what anybody needs
+PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+NotNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Metric = Literal["cost/train", "accuracy/train", "cost/val", "accuracy/val"]
 Mode = Literal["min", "max"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Cost = Literal["cross_entropy", "quadratic"]
+Init = Literal["xavier", "nielsen_small", "nielsen_large", "small_random", "uniform", "zeros"]
 
 
 class Node(BaseModel):
@@ -38,10 +42,10 @@ class Main(Node):
         "tune",
         "compare",
     ]
-    cost: Literal["cross_entropy", "quadratic"]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    cost: Cost
+    seed: Seed
     reproducible: Literal["bitwise"] | None
-    ckpt_path: str | None
+    ckpt_path: Annotated[str, Field(min_length=1)] | None
     on_change: Literal["stop", "accept"]
     on_nonfinite: Literal["stop", "skip"]
 
@@ -50,7 +54,7 @@ class Model(Node):
     """Keys of model.* and their values."""
 
     hidden: Positive
-    init: Literal["xavier", "nielsen_small", "nielsen_large", "small_random", "uniform", "zeros"]
+    init: Init
     init_range: PositiveFloat
     compile: bool
 
@@ -75,9 +79,9 @@ class Data(Target):
 class Generated(Data):
     """data.* of points in the plane."""
 
-    examples: Annotated[int, Field(ge=4)]
-    noise: NotNegativeFloat
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    examples: Annotated[int, Field(ge=4, le=10_000_000)]
+    noise: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    seed: Seed
 
 
 class TruthTable(Data):
@@ -126,7 +130,7 @@ class Mistake(Target):
 class RandomFeedback(Target):
     """Keys of backward.* of the rules with random feedback."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     scale: PositiveFloat
 
 
@@ -170,7 +174,7 @@ class Lbfgs(Optimizer):
     """optimizer.* of L-BFGS."""
 
     max_iter: Positive
-    history_size: Positive
+    history_size: Annotated[int, Field(ge=1, le=10_000)]
     line_search_fn: Literal["strong_wolfe"] | None
 
 
@@ -227,7 +231,7 @@ class Trainer(Node):
     min_epochs: Positive | None
     max_steps: Positive | Literal[-1]
     min_steps: Positive | None
-    max_time: Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | None
+    max_time: Annotated[str, Field(pattern=r"^\d{1,5}:\d\d:\d\d:\d\d$")] | None
     fast_dev_run: bool | Positive
     limit_train_batches: Positive | Annotated[float, Field(gt=0, le=1)] | None
     limit_val_batches: NotNegative | Annotated[float, Field(ge=0, le=1)] | None

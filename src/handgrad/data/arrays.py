@@ -1,5 +1,6 @@
 """The user's own arrays: one .npz file, or a pair of .npy files that are memory-mapped."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from handgrad.data.examples import Examples, Known, Source, listed, pixel_names
 from handgrad.data.features import check_features
 from handgrad.data.files import existing_file, first_line, refuse_larger_than_memory
 from handgrad.data.targets import Labels, class_labels, output_labels
+
+UNREADABLE = (  # what NumPy and zipfile raise on bytes that are no arrays
+    *(ValueError, OSError, EOFError, KeyError, SyntaxError, MemoryError, OverflowError),
+    *(NotImplementedError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 class Arrays(Source):
@@ -69,6 +75,8 @@ class Arrays(Source):
         with _reading(file), np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in (self.features, target) if name in archive}
             names = archive.files
+            if not all(isinstance(each, np.ndarray) for each in arrays.values()):
+                raise ValueError("a member of it is no array")
         for key, name in (("features", self.features), ("target", target)):
             if name not in arrays and (required or key == "features"):
                 raise ValueError(
@@ -88,7 +96,7 @@ def _reading(file: Path) -> Iterator[None]:
     """Turns what NumPy says of a damaged file or of pickled objects into one line of ours."""
     try:
         yield
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         if "object" in str(error).lower() or "pickle" in str(error).lower():
             raise ValueError(
                 f"{file} holds Python objects (pickle), which are never loaded: save plain numbers "

@@ -80,6 +80,7 @@ class ExampleData(L.LightningDataModule):
         if self.scaling is None:
             scale = self.source.default_scale if self.scale == "auto" else self.scale
             self.scaling = Scaling.fit(scale, self.examples.X, self.indices["train"])
+        self.scaling.check(self.examples.X)
         return self
 
     def read_unsplit(self, *, target_required: bool = False) -> "ExampleData":
@@ -91,6 +92,8 @@ class ExampleData(L.LightningDataModule):
         """
         self.examples = self.source.read(self.known, target_required=target_required)
         self.indices = {"test": np.arange(len(self.examples.X))}
+        if self.scaling is not None:
+            self.scaling.check(self.examples.X)
         return self
 
     @override

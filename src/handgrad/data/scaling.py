@@ -81,6 +81,29 @@ class Scaling:
         """The scaling that `state()` describes, to the bit."""
         return cls(state["scale"], state["offset"], state["divisor"])
 
+    def check(self, features: np.ndarray) -> None:
+        """Refuses features that float32 cannot hold once they are scaled.
+
+        Args:
+            features: unscaled, (N, n_x).
+
+        Raises:
+            ValueError: if there is another number of features, or one is too large.
+        """
+        if len(self.offset) not in (1, features.shape[1]):
+            raise ValueError(
+                f"features are {features.shape}, the scaling is for {len(self.offset)} features"
+            )
+        if features.dtype.kind == "f":
+            pieces = [np.abs(features[rows]).max(axis=0) for rows in row_pieces(features.shape)]
+            largest = np.max(pieces, axis=0).astype(np.float64)
+        else:
+            largest = np.float64(1 if features.dtype == bool else np.iinfo(features.dtype).max)
+        with np.errstate(over="ignore"):
+            scaled = (largest + np.abs(self.offset)) / self.divisor
+        if not (scaled < np.finfo(np.float32).max).all():
+            raise ValueError(f"data.scale={self.scale}: a feature is too large for float32")
+
     @overload
     def apply(self, features: np.ndarray, dtype: DTypeLike = ...) -> np.ndarray: ...
 

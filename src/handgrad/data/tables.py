@@ -20,6 +20,8 @@ from handgrad.data.features import check_features
 from handgrad.data.files import existing_file, first_line, refuse_larger_than_memory
 from handgrad.data.targets import Labels, Place, class_labels, output_labels
 
+LONGEST_LINE = 2**24  # characters; a file that is no table may have one line alone
+BYTES_PER_CELL = 40  # of a table that is read: the cell of the frame, its copy, a short text
 MISSING = ["", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "None", "?"]  # no number
 
 
@@ -79,7 +81,9 @@ class Csv(Table):
     def names(self, file: Path) -> list[str]:
         """The header; every row is refused that has more or fewer cells."""
         names: list[str] = []
-        for line, cells in _rows(file):
+        for number, (line, cells) in enumerate(_rows(file)):
+            if number % 2**16 == 0:  # a small file may unpack to a large one
+                refuse_larger_than_memory(file, number * len(names) * BYTES_PER_CELL)
             if not names:
                 names = [cell.strip() for cell in cells]
                 _check_header(names, file)
@@ -177,7 +181,7 @@ def _text(file: Path) -> Iterator[TextIO]:
 def _separator(file: Path) -> str:
     """What stands between the cells: the most frequent candidate outside quotes in line 1."""
     with _text(file) as text:
-        header = re.sub(r'"[^"]*"', "", next((line for line in text if line.strip()), ""))
+        header = re.sub(r'"[^"]*"', "", next((line for line in _lines(text) if line.strip()), ""))
     return max(",;\t|", key=header.count)
 
 
@@ -185,10 +189,21 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of the header and of every row; blank lines are none."""
     separator = _separator(file)
     with _text(file) as text:
-        reader = csv.reader(text, delimiter=separator, skipinitialspace=True)
-        for cells in reader:
-            if len(cells) > 1 or any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
+        reader = csv.reader(_lines(text), delimiter=separator, skipinitialspace=True)
+        try:
+            for cells in reader:
+                if len(cells) > 1 or any(cell.strip() for cell in cells):
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            raise csv.Error(f"line {reader.line_num}: {error}") from error
+
+
+def _lines(text: TextIO) -> Iterator[str]:
+    """The lines of a text, none of them so long that it fills the memory."""
+    while line := text.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(f"a line has {LONGEST_LINE} characters or more")
+        yield line
 
 
 def _check_header(names: list[str], file: Path) -> None:
@@ -219,7 +234,7 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str], title: str, place: Place
 
 def _spelt_numbers(cells: pd.Series, name: str, title: str, place: Place) -> pd.Series:
     """The numbers that texts spell, NaN where empty; any other text is refused."""
-    numbers = pd.Series(pd.to_numeric(cells.astype(str), errors="coerce"))
+    numbers = pd.Series(pd.to_numeric(cells.map(str), errors="coerce"))
     wrong = np.flatnonzero(numbers.isna() & ~cells.isna())
     if len(wrong):
         row = int(wrong[0])

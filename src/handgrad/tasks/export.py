@@ -32,9 +32,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         import onnxruntime
     except ImportError:
         raise BadInput("task=export needs the extra: pip install -e '.[export]'") from None
-    path = saved.find(config["ckpt_path"], folder, prefer="best").path
-    network = TwoLayerNetwork.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    network = network.float().eval()
+    checkpoint = saved.find(config["ckpt_path"], folder, prefer="best").checkpoint
+    network = saved.network(checkpoint).float().eval()
     inputs = torch.randn(EXAMPLES, network.W1.shape[1], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         answers = network(inputs)
