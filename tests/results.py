@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / ".github" / "docs"
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
 BEGIN, END = "<!-- python tests/results.py -->\n", "<!-- end -->"
-WIDTH, COLOURS = 900, 48  # of a picture, so that all of them together stay small
+WIDTH, COLOURS = 900, 128  # of a picture, so that all of them together stay small
 HEADLINES = (
     "nielsen_chapter1",
     "nielsen_chapter3_weight_decay_100_hidden",

@@ -12,7 +12,7 @@ from handgrad.benchmark.worker import Unfit, Worker
 from handgrad.benchmark.workload import Shape, write_data
 
 LONGEST = 2**15  # updates of one run at most
-WHOLE = {"trainer": 3, "two_processes": 3}  # longer runs, because their start-up varies more
+WHOLE = {"trainer": 8, "two_processes": 8}  # longer runs, because their start-up varies more
 FASTER = 8  # how the runs grow that find out how many updates the long run is to have
 SHORTER = 4  # the long run has so many times the updates of the short one
 ONCE = {"memory": ("peak_bytes", "MiB", 2**-20), "checkpoint": ("checkpoint_seconds", "ms", 1e3)}
@@ -74,7 +74,7 @@ class Contest:
             row: a shape as `Shape.parse` takes it.
             names: of `worker.CONTENDERS`.
             repeats: how often; within one, each contender has its turn.
-            seconds: of the long run, at most (of a whole run three times as many), unless four
+            seconds: of the long run, at most (of a whole run eight times as many), unless four
                 updates take longer.
         """
         shape = self.prepare_data(row)

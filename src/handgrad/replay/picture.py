@@ -36,13 +36,13 @@ def draw_curves(axis: Axes, replay: dict[str, Any], trained: list[Trained]) -> N
     for name in dict.fromkeys(run.name for run in trained):
         curves = [run.curve.set_index("epoch")[column] for run in trained if run.name == name]
         values = pd.concat(curves, axis=1) * scale  # (epochs, seeds)
-        colour = axis.plot(values.median(axis=1), label=name)[0].get_color()
+        ours, published = ("ours", "published") if name == ALONE else (name, f"{name}, published")
+        colour = axis.plot(values.median(axis=1), label=ours)[0].get_color()
         least, most = values.min(axis=1), values.max(axis=1)
         axis.fill_between(values.index, least, most, alpha=0.2, color=colour)
         points = published_points(replay, name, int(values.index.max()))
         if points:
-            label = f"{name}, published"
-            axis.plot(*zip(*points, strict=True), **{**PUBLISHED, "color": colour}, label=label)
+            axis.plot(*zip(*points, strict=True), **{**PUBLISHED, "color": colour}, label=published)
     axis.set(xlabel="epoch", ylabel=f"{column} in percent" if scale == 100 else column)
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
