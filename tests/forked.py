@@ -42,7 +42,7 @@ class Run(NamedTuple):
         """What it wrote to standard error so far."""
         return (self.folder / "err").read_text()
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 90) -> int:
         """Its exit code."""
         self.process.join(seconds)
         code = self.process.exitcode
@@ -130,7 +130,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
     """Wait for something, and give it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -19,6 +19,7 @@ SMALL = (
     *("logger=none", "dashboard=off", "trainer.enable_progress_bar=false", "trainer.timeout=10"),
     "hydra.run.dir=run",
 )
+LONGEST = 15  # seconds from a signal to the end; on an idle machine it is a fifth of one
 ENDLESS = (*SMALL, "trainer.max_epochs=-1", "trainer.max_time=00:00:02:00")
 
 
@@ -43,8 +44,8 @@ def send(run: Run, number: int, whom: str = "first") -> list[int]:
 
 def ends(run: Run, pids: list[int]) -> int:
     """The exit code of a run that is to end within seconds and leave no process."""
-    code = run.wait(10)
-    until(lambda: not any(map(is_running, pids)), 5)
+    code = run.wait(LONGEST)
+    until(lambda: not any(map(is_running, pids)), LONGEST)
     return code
 
 
