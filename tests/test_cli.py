@@ -96,7 +96,7 @@ WRONG_DATA = {
     "no such column": (["data=csv", "data.path=bad.csv", "data.target=kin"], ["kin", "kind"]),
     "no IDX files": (["data=mnist", "data.download=false"], ["data/mnist", "idx3"]),
     "damaged": (["data=npz", "data.path=bad.csv"], ["bad.csv"]),
-    "no rule": (["data=iris", "backward=custom", "backward.function=mine.rule"], ["mine.py"]),
+    "no rule": (["data=iris", "backward=custom", "backward.function=nowhere.rule"], ["nowhere.py"]),
     "no mistake": (["data=iris", "backward=mistake", "backward.mistake=nothing"], ["nothing"]),
     "no validation": (
         ["data=iris", "data.validation=0", "callbacks.early_stopping.patience=1"],

@@ -102,16 +102,12 @@ VALUES = [  # number, wrong, right
 
 @pytest.mark.parametrize(("number", "wrong", "right"), VALUES, ids=[w for _, w, _ in VALUES])
 def test_a_wrong_value_is_one_line_and_the_right_one_passes(
-    capfd: pytest.CaptureFixture[str], number: int, wrong: str, right: str
+    number: int, wrong: str, right: str
 ) -> None:
-    config = OmegaConf.create(applied(base(), wrong))
-    with pytest.raises(SystemExit) as left:
-        cli.Gate().on_run_start(config)
-    out, err = capfd.readouterr()
-    assert (left.value.code, out) == (2, "")
-    assert re.fullmatch(rf"train\.py: {re.escape(wrong.partition('=')[0])}\b.*\n", err), err
-    cli.Gate().on_run_start(OmegaConf.create(applied(base(), right)))
-    assert capfd.readouterr() == ("", "")
+    with pytest.raises(BadInput) as refused:
+        cli.Gate().check(OmegaConf.create(applied(base(), wrong)), [])
+    assert re.fullmatch(rf"{re.escape(wrong.partition('=')[0])}\b.*", str(refused.value))
+    cli.Gate().check(OmegaConf.create(applied(base(), right)), [])
 
 
 # Command lines.

@@ -60,7 +60,6 @@ def test_multirun_gives_each_job_its_values_on_all_devices(train: Train, tmp_pat
         assert {path.name for path in (job / "checkpoints").iterdir()} == {
             "best.ckpt",
             "last.ckpt",
-            "previous.ckpt",
         }
         assert len({path.name.split(".")[-2] for path in job.glob("events.out.*")}) == 1  # process
 

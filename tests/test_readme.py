@@ -118,7 +118,9 @@ def run(command: str) -> int:
         arguments.append("dashboard=off")  # drawing takes longer than a small training
     if "trainer.max_epochs" not in command:
         arguments.append(SHORTER)
-    if "-m" not in arguments:  # folders are told apart by second and process, and this is one
+    if (
+        "-m" not in arguments and "hydra.run.dir" not in command
+    ):  # folders are told apart by second and process, and this is one
         arguments.append(f"hydra.run.dir=logs/{next(NUMBERS)}")
     sys.argv = arguments
     try:

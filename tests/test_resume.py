@@ -78,7 +78,7 @@ def comparable(checkpoint: dict[str, Any]) -> dict[str, Any]:
         name: {key: state[key] for key in state if "path" not in key and key != "best_k_models"}
         for name, state in states.items()
     }
-    return {**checkpoint, "callbacks": callbacks, "loops": None}
+    return {**checkpoint, "callbacks": callbacks, "loops": None, "config": None}
 
 
 def differing(one: Any, other: Any, place: str = "") -> list[str]:

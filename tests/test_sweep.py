@@ -150,14 +150,14 @@ def test_a_sweep_started_again_goes_on_where_it_was(train: Train, tmp_path: Path
 
 
 def test_a_crash_is_a_failure_of_its_run_alone(train: Train, tmp_path: Path) -> None:
-    (tmp_path / "planted.py").write_text(
+    (tmp_path / "crashing.py").write_text(
         "from handgrad.backprop import backward\n"
         "def error(params, activations, X, Y):\n"
         "    raise ZeroDivisionError('the planted error')\n"
     )
     answer = train(
         *("-m", "data=iris", "backward=custom", "data.batch_size=full"),
-        *("backward.function=planted.error,planted.backward", *QUICK),
+        *("backward.function=crashing.error,crashing.backward", *QUICK),
     )
     assert answer.code == 1
     assert answer.err.rstrip().endswith("ZeroDivisionError: the planted error")

@@ -159,10 +159,11 @@ class Gate(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Called before the run; leaves by SystemExit, because Hydra swallows exceptions here."""
-        given = list(config.hydra.overrides.task)
+        given = as_typed(config)
         try:
             self.check(config, given)
             if ranks.is_first():
+                HydraConfig.instance().set_config(config)  # the folder's name refers to it
                 folder = Path(config.hydra.run.dir)
                 with claimed(folder):
                     probe(folder)
@@ -186,12 +187,18 @@ class Gate(Callback):
         if launcher := ranks.launched_by():
             message = f"--multirun starts the devices' processes itself: leave {launcher} away"
             sys.exit(refuse(BadInput(message)))
+        given = as_typed(config)
         try:
-            for overrides in every_value(list(config.hydra.overrides.task)):
+            for overrides in every_value(given):
                 self.check(hydra.compose("config", overrides), overrides)
         except (BadInput, HydraException, OmegaConfBaseException) as error:
             sys.exit(refuse(error))
-        given_twice(config.hydra.overrides.task)
+        given_twice(given)
+
+
+def as_typed(config: DictConfig) -> list[str]:
+    """The overrides of the command line; an interpolation in one is left as it is."""
+    return OmegaConf.to_container(config.hydra.overrides.task)  # pyright: ignore[reportReturnType]
 
 
 def every_value(overrides: list[str]) -> Iterator[list[str]]:

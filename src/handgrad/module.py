@@ -407,6 +407,8 @@ class TwoLayerNetwork(L.LightningModule):
     @override
     def on_train_epoch_end(self) -> None:
         self.log_window()
+        if not self.epoch.examples:
+            return  # a training that is continued had nothing left to do
         self.publish("train", self.epoch)
         self.epoch = Sums()
         if self.scheduler_interval == "epoch":
