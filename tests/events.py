@@ -4,6 +4,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+TEXTS = ("about/equations", "about/report", "config/composed")  # of a run with a dashboard
+
 
 def read(folder: Path) -> EventAccumulator:
     """All events of a folder, not thinned."""

@@ -2,21 +2,24 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import board
+import events
+import numpy as np
 import pytest
 from conftest import composed
+from matplotlib.colors import to_rgb
 from PIL import Image
 
+from handgrad.dashboard import address as printed
 from handgrad.dashboard import hparams, sections
+from handgrad.dashboard.pictures.canvas import NEGATIVE, POSITIVE
 from handgrad.launch import Job, run_task
 
 COMMON = (
@@ -41,17 +44,18 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["false", "true"], ids=["python", "rust"])
-def ask(request: pytest.FixtureRequest, logs: Path) -> Iterator[Ask]:
-    """Asks a TensorBoard over the runs, with its Python reader or the Rust one that most get."""
-    options = f"--logdir {logs} --load_fast {request.param} --port 0 --reload_interval 1".split()
-    command = [sys.executable, "-m", "tensorboard.main", *options]
-    board = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, process_group=0)
-    assert board.stderr is not None
-    said = next((line for line in board.stderr if "http://" in line), "")
-    address = said.partition("http://")[2].split("/")[0]
+def address(request: pytest.FixtureRequest, logs: Path) -> Iterator[str]:
+    """A TensorBoard over the runs, with its Python reader or the Rust one that most get."""
+    with board.served(logs, "--load_fast", request.param, "--reload_interval", "1") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def ask(address: str) -> Ask:
+    """Asks TensorBoard, which has read all runs."""
 
     def asked(path: str, **body: Any) -> Any:
-        asking = urllib.request.Request(f"http://{address}{path}")
+        asking = urllib.request.Request(f"{address}{path}")
         if body:
             asking.data = json.dumps(body).encode()
             asking.add_header("Content-Type", "application/json")
@@ -61,16 +65,12 @@ def ask(request: pytest.FixtureRequest, logs: Path) -> Iterator[Ask]:
             return content
         return json.loads(content) if kind == "application/json" else content.decode()
 
-    try:
-        deadline = time.monotonic() + 20
-        while len(asked("/data/runs")) < len(RUNS) or not asked("/data/plugin/text/tags"):
-            assert time.monotonic() < deadline, "TensorBoard has read nothing"
-            time.sleep(0.1)
-        time.sleep(0.5)  # the last file of each run
-        yield asked
-    finally:
-        os.killpg(board.pid, signal.SIGKILL)  # and its reader
-        board.communicate()
+    deadline = time.monotonic() + 20
+    while len(asked("/data/runs")) < len(RUNS) or not asked("/data/plugin/text/tags"):
+        assert time.monotonic() < deadline, "TensorBoard has read nothing"
+        time.sleep(0.1)
+    time.sleep(0.5)  # the last file of each run
+    return asked
 
 
 def test_runs_have_short_names(ask: Ask) -> None:
@@ -158,7 +158,7 @@ def test_hparams_shows_the_final_figures(ask: Ask, logs: Path) -> None:
 
 def test_texts_histograms_curves_and_the_graph_are_served(ask: Ask) -> None:
     texts = ask("/data/plugin/text/tags")["sgd"]
-    names = {f"about/{name}/text_summary" for name in ("equations", "config", "report")}
+    names = {f"{name}/text_summary" for name in events.TEXTS}
     assert names <= {*texts}
     (equations,) = ask("/data/plugin/text/text?run=sgd&tag=about/equations/text_summary")
     assert "<table>" in equations["text"]
@@ -180,3 +180,62 @@ def test_pictures_are_served(ask: Ask, run: str) -> None:
     with Image.open(io.BytesIO(served)) as image:
         assert image.format == "PNG"
         assert min(image.size) > 200  # pixels
+
+
+# What a browser makes of it.
+
+once = pytest.mark.parametrize("address", ["true"], indirect=True, ids=["rust"])
+seen = pytest.mark.skipif(
+    board.browser() is None, reason=f"none of {', '.join(board.BROWSERS)} is installed"
+)
+
+
+def opened(address: str, tab: str) -> str:
+    """What train.py prints, at the port of the test and with another tab."""
+    _, _, question = printed.url("deep").partition("/?")
+    return f"{address}/?{question}".replace("#timeseries", f"#{tab}")
+
+
+@once
+@seen
+def test_a_browser_shows_the_pinned_cards_with_curves_of_both_runs(address: str, ask: Ask) -> None:
+    page = board.browse(opened(address, "timeseries"), "--dump-dom", size=(1600, 2600))
+    pinned = sections.pinned("deep")
+    cards = page.split("<scalar-card-component")[1 : len(pinned) + 1]
+    found = {
+        re.findall(r'title="(\w+/\w+)"', card)[0]: re.findall(r"<path [^>]*stroke: rgb", card)
+        for card in cards
+    }
+    assert [*found] == pinned
+    assert {tag: len(curves) for tag, curves in found.items()} == dict.fromkeys(found, len(RUNS))
+
+
+def colours(address: str, tab: str, folder: Path) -> np.ndarray:
+    """The colours of the pixels that a browser shows of a tab, (pixels, 3), in 0..1."""
+    board.browse(opened(address, tab), f"--screenshot={folder / 'shot.png'}")
+    with Image.open(folder / "shot.png") as shot:
+        assert shot.size == (1600, 1200)
+        return np.asarray(shot.convert("RGB")).reshape(-1, 3) / 255
+
+
+def pixels_like(colour: str | tuple[float, ...], shown: np.ndarray) -> int:
+    return int((np.abs(shown - to_rgb(colour)).max(axis=1) < 0.03).sum())
+
+
+@once
+@seen
+def test_a_browser_shows_the_pictures(address: str, ask: Ask, tmp_path: Path) -> None:
+    shown = colours(address, "images", tmp_path)
+    assert pixels_like(POSITIVE, shown) > 200
+    assert pixels_like(NEGATIVE, shown) > 200
+
+
+@once
+@seen
+@pytest.mark.slow
+@pytest.mark.parametrize("tab", ["custom_scalars", "hparams", "histograms", "text", "graphs"])
+def test_a_browser_shows_every_tab(tab: str, address: str, ask: Ask, tmp_path: Path) -> None:
+    shown = colours(address, tab, tmp_path)
+    kinds, numbers = np.unique((shown * 255).round().astype(int), axis=0, return_counts=True)
+    assert len(kinds) > 50
+    assert numbers.max() < 0.97 * len(shown)

@@ -105,6 +105,22 @@ def test_products_are_inner_products_of_the_examples_gradients(sizes: Any, cost:
     assert_close(products, rows @ rows.T)
 
 
+@all_costs
+def test_cosines_are_those_of_the_examples_gradients(cost: Cost) -> None:
+    s = step((9, 5, 4, 3), cost)
+    rows = flat(s.each)
+    expected = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=2)
+    products = statistics.gradient_products(s.activations, s.gradients, s.X)
+    assert_close(statistics.cosines(products), expected)
+
+
+def test_an_example_without_a_gradient_agrees_with_nobody() -> None:
+    assert_close(
+        statistics.cosines(torch.diag(torch.tensor([4.0, 0.0]))),
+        torch.eye(2) * torch.tensor([1.0, 0]),
+    )
+
+
 # Noise.
 
 

@@ -62,7 +62,6 @@ def test_a_run_leaves_its_figures_checkpoints_and_curves(train: Train, tmp_path:
         ".hydra/overrides.yaml",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
-        "hparams.yaml",
         "metrics.json",
         "report.md",
         "run.json",

@@ -204,10 +204,10 @@ def dashboard(config: dict[str, Any], folder: Path) -> list[Dashboard]:
     return [Dashboard(tier, share, folder, text, found, checked=config["check"]["at_start"])]
 
 
-def album(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Callback]:
+def album(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Album]:
     """What draws the training; nothing where the dashboard is off."""
     tier, share, png = (config["dashboard"][key] for key in ("tier", "share", "save_png"))
-    return [] if tier == "off" else [Album(data, share, folder / "pictures" if png else None)]
+    return [] if tier == "off" else [Album(data, tier, share, folder / "pictures" if png else None)]
 
 
 def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:

@@ -190,6 +190,23 @@ def gradient_products(activations: Activations, gradients: Gradients, X: Tensor)
     return second + first  # (m, m)
 
 
+def cosines(products: Tensor) -> Tensor:
+    """How far each two examples pull in the same direction: the cosine of their gradients, (m, m).
+
+    S. Fort, P. Nowak, S. Jastrzebski, S. Narayanan, Stiffness: a new perspective on generalization
+    in neural networks (2019), arXiv:1901.09491, section 2.
+
+    Args:
+        products: inner products of the examples' gradients, (m, m), from `gradient_products`.
+
+    Returns:
+        1 where both ask for the same step, 0 where they do not care, -1 where what helps one harms
+        the other; 0 beside an example without a gradient.
+    """
+    norms = products.diagonal().sqrt()  # (m,)
+    return ratio(products, norms[:, None] * norms).clamp_(-1, 1)
+
+
 def gradient_variances(activations: Activations, gradients: Gradients, X: Tensor) -> Parameters:
     """The variance over examples of each entry of the gradient, unbiased, shaped like parameters.
 

@@ -23,4 +23,5 @@ def url(tier: str) -> str:
     """The address of the time series: key cards pinned, and no smoothing to hide first points."""
     cards = [{"plugin": "scalars", "tag": tag} for tag in pinned(tier)]
     said = quote(json.dumps(cards, separators=(",", ":")), safe=":,/")
-    return f"http://127.0.0.1:{PORT}/?pinnedCards={said}&smoothing=0#timeseries"
+    smoothing = "#timeseries&_smoothingWeight=0"  # the second one is for the other tabs
+    return f"http://127.0.0.1:{PORT}/?pinnedCards={said}&smoothing=0{smoothing}"

@@ -36,12 +36,12 @@ class Allowance:
         """Seconds of training, without what was spent here."""
         return self.clock() - self.started - self.spent
 
-    def affords(self) -> bool:
-        """Whether what is due may be made now, if it costs what it cost the last time.
+    def affords(self, times: int = 1) -> bool:
+        """Whether what is due may be made now, so often, if it costs what it cost the last time.
 
         The share of the first second is there from the beginning: the first points tell most.
         """
-        return self.spent + self.newest <= self.share * max(self.elapsed, 1.0)
+        return self.spent + times * self.newest <= self.share * max(self.elapsed, 1.0)
 
     @contextmanager
     def spending(self) -> Iterator[None]:

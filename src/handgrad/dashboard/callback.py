@@ -78,9 +78,9 @@ class Dashboard(Callback):
                 log.forget_after(step)
             log.write(custom_scalars(layout(self.tier)), step)
             log.write(hparams.columns(), step)
-            log.write(hparams.began(hyperparameters, str(self.folder)), step)
+            log.write(hparams.began(hyperparameters, self.folder), step)
             log.write(text("about/equations", equations.table(cost, sizes)), step)
-            log.write(text("about/config", fenced(self.config)), step)
+            log.write(text("config/composed", fenced(self.config)), step)
             log.write_graph(equations.graph(cost, sizes))
 
     @override

@@ -47,6 +47,12 @@ class EventLog(TensorBoardLogger):
         )
         return Summary.Value(tag=tag, simple_value=figure, metadata=metadata)
 
+    @override
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is waiting; the hyperparameters have a tab, and need no file of their own."""
+        self.experiment.flush()
+
     @rank_zero_only
     def write(self, summary: Summary, step: int | None) -> None:
         """Write a summary at an update."""

@@ -6,30 +6,38 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from handgrad.backprop import Cost
 from handgrad.dashboard.pictures import answers, plane, sigmoids, weights
 from handgrad.dashboard.pictures.canvas import publish
 from handgrad.dashboard.pictures.evidence import error_curves
 from handgrad.dashboard.scene import Scene, capture, classes_of
 from handgrad.data.examples import Examples
 from handgrad.evidence import error_versus_h
+from handgrad.statistics import cosines, gradient_products
 
 __all__ = ["capture", "numerical", "pictures", "publish"]
 ROWS = 64  # of the examples for the numerical derivatives: about 2,000 forward passes
 
 
-def pictures(scene: Scene) -> Iterator[tuple[str, Figure]]:
-    """Each picture that fits the data, with its name, drawn from the same scene."""
-    for draw in (boundary, hidden_units, tiles, hinton, saturation, slopes, confusion, hardest):
+def pictures(scene: Scene, *, more: bool) -> Iterator[tuple[str, Figure]]:
+    """Each picture that fits the data, with its tag, drawn from the same scene.
+
+    Args:
+        scene: what there is to show.
+        more: whether what the tiers above lite add is drawn too.
+    """
+    every = (boundary, hidden_units, tiles, hinton, saturation, slopes, confusion, hardest)
+    for draw in (*every, agreement) if more else every:
         figure = draw(scene)
         if figure is not None:
             yield f"pictures/{draw.__name__}", figure
 
 
-def numerical(scene: Scene, cost: Cost) -> Iterator[tuple[str, Figure]]:
+def numerical(scene: Scene) -> Iterator[tuple[str, Figure]]:
     """The error of the numerical derivatives against their step, with its tag."""
-    curves = error_versus_h(scene.params, scene.inputs[:ROWS], scene.targets[:ROWS], cost)
-    yield "check/error_versus_h", error_curves(curves)
+    curves = error_versus_h(
+        scene.moment.params, scene.inputs[:ROWS], scene.targets[:ROWS], scene.moment.cost
+    )
+    yield "pictures/error_versus_h", error_curves(curves)
 
 
 def boundary(scene: Scene) -> Figure | None:
@@ -38,7 +46,7 @@ def boundary(scene: Scene) -> Figure | None:
         return None
     return plane.boundary(
         plane_of(scene),
-        scene.params,
+        scene.moment.params,
         scene.inputs,
         scene.labels,
         scene.answers,
@@ -51,39 +59,56 @@ def hidden_units(scene: Scene) -> Figure | None:
     """Each hidden unit over the plane; None unless there are two inputs."""
     if scene.inputs.shape[1] != 2:
         return None
-    return plane.hidden_units(plane_of(scene), scene.params)
+    return plane.hidden_units(plane_of(scene), scene.moment.params)
 
 
 def plane_of(scene: Scene) -> plane.Plane:
     """The plane around the examples of the scene."""
     offset, divisor = scene.scaling.offset, scene.scaling.divisor
     first, second = scene.examples.feature_names
-    return plane.plane(scene.params, scene.inputs, offset, divisor, (first, second))
+    return plane.plane(scene.moment.params, scene.inputs, offset, divisor, (first, second))
 
 
 def tiles(scene: Scene) -> Figure | None:
     """W1 and dW1 as images; None unless the examples are images."""
     shape = scene.examples.image_shape
-    return weights.tiles(scene.params, scene.gradient, shape) if shape else None
+    return weights.tiles(scene.moment.params, scene.moment.gradient, shape) if shape else None
 
 
 def hinton(scene: Scene) -> Figure:
     """W2 as squares."""
-    return weights.hinton(scene.params, scene.examples.class_names)
+    return weights.hinton(scene.moment.params, scene.examples.class_names)
 
 
 def saturation(scene: Scene) -> Figure:
     """Which hidden unit is saturated at which example."""
-    if scene.exclusive:
-        labels, names = scene.labels, scene.examples.class_names
-    else:
-        labels, names = np.zeros(len(scene.inputs), np.int64), ("",)
+    labels, names = classes_or_one(scene)
     return sigmoids.saturation_map(scene.activations, labels, names)
+
+
+def classes_or_one(scene: Scene) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The classes of the examples and their names; one without a name where they have several."""
+    if scene.exclusive:
+        return scene.labels, scene.examples.class_names
+    return np.zeros(len(scene.inputs), np.int64), ("",)
 
 
 def slopes(scene: Scene) -> Figure:
     """How much of the error the hidden sigmoids pass on."""
     return sigmoids.slopes(scene.activations.z1)
+
+
+def agreement(scene: Scene) -> Figure:
+    """Which examples pull in the same direction."""
+    labels, names = classes_or_one(scene)
+    order = sigmoids.columns_of(labels)
+    activations, gradients = scene.activations, scene.gradients
+    products = gradient_products(
+        activations._replace(A1=activations.A1[order]),
+        gradients._replace(dz2=gradients.dz2[order], dz1=gradients.dz1[order]),
+        scene.inputs[order],
+    )
+    return answers.agreement(plane.array(cosines(products)), labels[order], names, scene.of)
 
 
 def confusion(scene: Scene) -> Figure | None:

@@ -8,6 +8,7 @@ no point is written for the table's sake.
 # pyright: reportAttributeAccessIssue=false
 # Protocol buffers make their classes when they are imported.
 
+from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -34,6 +35,7 @@ COLUMNS = {  # the key in the configuration, and whether its values are numbers
     "trainer.max_epochs": True,
     "seed": True,
 }
+SHOWN = ("data", "data.batch_size", "model.hidden", "optimizer", "optimizer.lr")
 METRICS = (
     *("accuracy/test", "cost/test", "accuracy/val", "cost/val", "cost/train"),
     *("run/updates", "run/fit_seconds"),
@@ -62,7 +64,9 @@ def columns() -> Summary:
     types = {True: api_pb2.DATA_TYPE_FLOAT64, False: api_pb2.DATA_TYPE_STRING}
     experiment = api_pb2.Experiment(
         hparam_infos=[
-            api_pb2.HParamInfo(name=key, type=types[number]) for key, number in COLUMNS.items()
+            # TensorBoard opens with the first five, those that are said to differ before others.
+            api_pb2.HParamInfo(name=key, type=types[number], differs=key in SHOWN)
+            for key, number in COLUMNS.items()
         ],
         metric_infos=[
             api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag)
@@ -72,8 +76,9 @@ def columns() -> Summary:
     return summary(metadata.EXPERIMENT_TAG, experiment=experiment)
 
 
-def began(hyperparameters: dict[str, str | float], run: str) -> Summary:
+def began(hyperparameters: dict[str, str | float], folder: Path) -> Summary:
     """That a run began, with its hyperparameters; two runs with the same ones stay two rows."""
+    run = f"{folder.name} ({folder.parent.name})"  # the column is narrow: what differs comes first
     return hparams_pb(hyperparameters, trial_id=run)  # pyright: ignore - one key type of several
 
 

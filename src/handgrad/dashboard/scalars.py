@@ -13,6 +13,7 @@ from handgrad.dashboard.sections import PARAMETERS, TIERS
 MEMORY = 0.9  # weight of what was known of the noise before, at each new point
 POWER_STEPS = 10  # of the search for the largest eigenvalue, which starts from the one before
 KNOWN = 2.0  # standard errors beyond which a sign is known
+PAIRED = 256  # examples of a batch at most whose gradients are compared in pairs
 QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -128,6 +129,7 @@ class Scalars:
             ratios = statistics.signal_to_noise(update.gradients, variances)
             for name, ratio in zip(PARAMETERS, ratios, strict=True):
                 found[f"noise/known_signs_{name}"] = (ratio > KNOWN).float().mean()
+            found["noise/agreement"] = agreement(update)
         return found
 
     def curvature(self, update: Watched) -> dict[str, Tensor]:
@@ -161,6 +163,19 @@ class Scalars:
         if self.signal > 0:
             figures["noise/log10_scale"] = self.noise / self.signal
         return figures
+
+
+def agreement(update: Watched) -> Tensor:
+    """The mean cosine between the gradients of two different examples; NaN where there is one."""
+    activations, gradients = update.activations, update.gradients
+    products = statistics.gradient_products(
+        activations._replace(A1=activations.A1[:PAIRED]),
+        gradients._replace(dz2=gradients.dz2[:PAIRED], dz1=gradients.dz1[:PAIRED]),
+        update.inputs[:PAIRED],
+    )
+    m = len(products)
+    cosines = statistics.cosines(products).fill_diagonal_(0)
+    return cosines.sum() / (m * (m - 1) or math.nan)
 
 
 def quantiles(values: Tensor, tag: str) -> dict[str, Tensor]:

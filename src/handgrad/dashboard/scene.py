@@ -6,23 +6,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handgrad.backprop import Activations, Parameters, backward, forward
+from handgrad.backprop import Activations, Cost, Gradients, Parameters, backward, forward
 from handgrad.data.examples import Examples
 from handgrad.data.module import ExampleData
 from handgrad.data.part import Part
 from handgrad.data.scaling import Scaling
-from handgrad.module import TwoLayerNetwork
 from handgrad.statistics import example_norms
 
 MOST_BYTES = 32 * 2**20  # of the inputs that are shown
 MOST_ROWS = 10_000
 
 
+class Moment(NamedTuple):
+    """The network at one update."""
+
+    updates: int
+    params: Parameters
+    gradient: Tensor | None  # dW1 of the newest update, over all devices
+    cost: Cost
+
+
 class Scene(NamedTuple):
     """The network at one update, and what it makes of the examples that are shown."""
 
-    params: Parameters
-    gradient: Tensor | None  # dW1 of the newest update, over all devices
+    moment: Moment
     of: str  # which examples are shown: validation or training
     examples: Examples  # all of the data
     scaling: Scaling
@@ -30,6 +37,7 @@ class Scene(NamedTuple):
     inputs: Tensor  # scaled, (m, n_x)
     targets: Tensor  # (m, n_y)
     activations: Activations
+    gradients: Gradients  # by the equations, over these examples
     norms: Tensor  # of each example's gradient, (m,)
 
     @property
@@ -54,30 +62,27 @@ def classes_of(outputs: Tensor) -> np.ndarray:
     return chosen.long().cpu().numpy()
 
 
-def capture(network: TwoLayerNetwork, data: ExampleData, gradient: Tensor | None) -> Scene:
-    """The present moment; the training notices nothing of it.
+def capture(moment: Moment, data: ExampleData) -> Scene:
+    """What a moment has to show; the training notices nothing of it.
 
     The examples are those of the validation part, where there is one, spread evenly where they are
     too many.
 
     Args:
-        network: that trains.
+        moment: of the training.
         data: that it trains on.
-        gradient: dW1 of the newest update.
     """
     of = "val" if len(data.parts["val"]) else "train"
     part = data.parts[of]
     positions = spread(part)
-    with torch.no_grad(), torch.autocast(network.device.type, enabled=False):
-        params = Parameters(*(parameter.detach() for parameter in network.params))
+    with torch.no_grad(), torch.autocast(moment.params.W1.device.type, enabled=False):
         inputs, targets = part.take(torch.from_numpy(positions))
-        activations = forward(params, inputs)
-        gradients = backward(params, activations, inputs, targets, dz2=network.cost.dz2)
+        activations = forward(moment.params, inputs)
+        gradients = backward(moment.params, activations, inputs, targets, dz2=moment.cost.dz2)
         norms = example_norms(activations, gradients, inputs).whole
     assert data.scaling is not None, "data that train are scaled"
     return Scene(
-        params=params,
-        gradient=gradient,
+        moment=moment,
         of={"val": "validation", "train": "training"}[of],
         examples=data.examples,
         scaling=data.scaling,
@@ -85,6 +90,7 @@ def capture(network: TwoLayerNetwork, data: ExampleData, gradient: Tensor | None
         inputs=inputs,
         targets=targets,
         activations=activations,
+        gradients=gradients,
         norms=norms,
     )
 

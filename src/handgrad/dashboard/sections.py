@@ -164,6 +164,19 @@ SECTIONS = (
                     ),
                 ),
             ),
+            Chart(
+                "do the examples agree? (cosine)",
+                (
+                    Quantity(
+                        "noise/agreement",
+                        "Mean cosine between the gradients of two examples, from "
+                        "`<g_i, g_j> = <dz2_i, dz2_j> (<A1_i, A1_j> + 1) + "
+                        "<dz1_i, dz1_j> (<X_i, X_j> + 1)`: 1 where all ask for the same step, 0 "
+                        f"where nobody helps anybody. {BATCH}",
+                        "full",
+                    ),
+                ),
+            ),
         ),
         pinned=("noise/log10_scale",),
     ),

@@ -37,9 +37,10 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         saved.check_resumable(checkpoint, config, network)
     check = live_check(**config["check"])
     dashboards = build.dashboard(config, folder)
+    albums = build.album(config, data, folder)
     callbacks = [
         *dashboards,
-        *build.album(config, data, folder),
+        *albums,
         ConfigInCheckpoint(config),
         check,
         DriftCheck(),
@@ -59,6 +60,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
             record.write_json(folder / "metrics.json", figures)
             for dashboard in dashboards:
                 dashboard.finish(figures, trainer.global_step)
+    for album in albums:
+        album.finish(trainer)
     if trainer.is_global_zero:
         show(figures, folder, config["dashboard"]["tier"])
 

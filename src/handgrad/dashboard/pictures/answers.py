@@ -11,8 +11,10 @@ from handgrad.dashboard.pictures.canvas import (
     SIGNED,
     canvas,
     place,
+    signed_bar,
 )
 from handgrad.dashboard.pictures.plane import shortened
+from handgrad.dashboard.pictures.sigmoids import mark_classes
 
 MOST_COUNTED = 20  # classes up to which the cells have numbers
 MOST_FEATURES = 30
@@ -64,6 +66,37 @@ def confusion(
     axes.set_xlabel("the network says", size=11)
     axes.set_ylabel("it is", size=11)
     axes.tick_params(length=0)
+    return figure
+
+
+def agreement(
+    cosines: np.ndarray, sorted_labels: np.ndarray, class_names: tuple[str, ...], of: str
+) -> Figure:
+    """Which examples pull the weights in the same direction: the cosines of their gradients.
+
+    Args:
+        cosines: of examples sorted by class, (m, m).
+        sorted_labels: their classes, (m,).
+        class_names: of all classes.
+        of: which examples they are, such as "validation".
+    """
+    same = sorted_labels[:, None] == sorted_labels
+    np.fill_diagonal(same, False)
+    inside = float(cosines[same].mean()) if same.any() else 0.0
+    others = ~same & ~np.eye(len(same), dtype=bool)
+    across = f", across classes {cosines[others].mean():+.2f}" if others.any() else ""
+    figure = canvas(
+        6.4,
+        6.1,
+        f"Gradients of one class agree by {inside:+.2f}{across}",
+        f"cosine of the gradients of two {of} examples; red: one step helps both",
+    )
+    axes = place(figure, 0.75, 0.5, 4.75, 4.75)
+    axes.imshow(cosines, cmap=SIGNED, vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
+    axes.set_xlabel("examples, sorted by class", size=11)
+    axes.set_yticks([])
+    mark_classes(axes, sorted_labels, class_names)
+    signed_bar(place(figure, 5.62, 0.5, 0.14, 4.75), 1.0)
     return figure
 
 
