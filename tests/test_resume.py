@@ -98,13 +98,14 @@ def differing(one: Any, other: Any, place: str = "") -> list[str]:
     return [] if same else [place]
 
 
-def check_every_resume(tmp_path: Path, *overrides: str, updates: int = UPDATES) -> None:
-    """Continue from every checkpoint of an uninterrupted run, and compare all that is kept."""
+def check_every_resume(
+    tmp_path: Path, *overrides: str, updates: int = UPDATES, every: int = 1
+) -> None:
+    """Continue from every so many checkpoints of a whole run, and compare all that is kept."""
     whole = run(tmp_path / "whole", *overrides)
     assert whole["global_step"] == updates
-    for path in sorted((tmp_path / "whole").glob("*.ckpt")):
-        if path.stem == str(updates):
-            continue
+    for number in range(every, updates, every):
+        path = tmp_path / "whole" / f"{number}.ckpt"
         folder = tmp_path / path.stem
         resumed = run(folder, *overrides, begin=path)
         assert differing(comparable(whole), comparable(resumed)) == [], path
@@ -120,6 +121,45 @@ def test_a_run_continues_bitwise_from_every_update(tmp_path: Path, accumulate: i
         f"optimizer.accumulate={accumulate}",
         updates=3 * (5 // accumulate + 5 % accumulate),
     )
+
+
+VARIANTS = {
+    "sgd": (),
+    "momentum": ("optimizer=momentum", "optimizer.clip_norm=0.05"),
+    "nesterov": ("optimizer=nesterov", "scheduler=cosine", "scheduler.interval=step"),
+    "adam": ("optimizer=adam", "scheduler=plateau", "scheduler.patience=0"),
+    "adamw": ("optimizer=adamw", "scheduler=exponential", "scheduler.interval=step"),
+    "lbfgs": ("optimizer=lbfgs", "optimizer.max_iter=3", "optimizer.lr=0.1"),
+    "feedback": ("backward=feedback_alignment", "scheduler=step", "scheduler.step_size=1"),
+    "bitwise": ("reproducible=bitwise", "optimizer=adam", "data.microbatch=7"),
+}
+
+
+@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+def test_every_optimizer_and_schedule_continues_bitwise(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    check_every_resume(tmp_path, "callbacks.checkpoint.every_n_updates=1", *overrides, every=7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+def test_every_optimizer_and_schedule_continues_bitwise_from_every_update(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    check_every_resume(tmp_path, "callbacks.checkpoint.every_n_updates=1", *overrides)
+
+
+def test_the_end_of_a_block_changes_no_bit(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", "callbacks.checkpoint.every_n_updates=4", "model.hidden=7")
+    begun = tmp_path / "whole" / "8.ckpt"  # amid an epoch, where the whole run's block ended too
+    odd = run(tmp_path / "odd", "callbacks.checkpoint.every_n_updates=3", "model.hidden=7")
+    later = run(
+        *(tmp_path / "later", "callbacks.checkpoint.every_n_updates=5", "model.hidden=7"),
+        begin=begun,
+    )
+    for other in (odd, later):
+        assert differing(whole["state_dict"], other["state_dict"]) == []
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

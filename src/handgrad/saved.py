@@ -1,5 +1,6 @@
 """Trained networks: where a checkpoint lies, and what is in it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,14 +68,16 @@ def first_good(paths: list[Path]) -> Saved:
 
 
 def instead(damaged: list[Path]) -> str:
-    """Which checkpoint beside a damaged one can be used; empty where there is none."""
-    for path in sorted(damaged[0].parent.glob("*.ckpt")):
-        try:
+    """The newest checkpoint beside a damaged one that can be used; empty where there is none."""
+    good: list[tuple[int, Path]] = []
+    for path in damaged[0].parent.glob("*.ckpt"):
+        with suppress(Damaged):
             if path not in damaged:
-                return f"; ckpt_path={path} is good (update {load(path)['global_step']})"
-        except Damaged:
-            continue
-    return ""
+                good.append((load(path)["global_step"], path))
+    if not good:
+        return ""
+    updates, path = max(good)
+    return f"; ckpt_path={path} is good (update {updates})"
 
 
 def load(path: Path) -> dict[str, Any]:

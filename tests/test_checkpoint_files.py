@@ -1,0 +1,94 @@
+"""A checkpoint's file is whole, or named as damaged; and a folder belongs to one run at a time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Train
+
+from handgrad.checkpoint_files import Damaged, read, write
+from handgrad.run_folder import claimed
+
+IRIS = ("data=iris", "model.hidden=5", "logger=none", "trainer.enable_progress_bar=false")
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A file with weights."""
+    path = tmp_path / "last.ckpt"
+    write({"state_dict": {"W1": torch.arange(300.0).reshape(20, 15)}, "global_step": 3}, path)
+    return path
+
+
+def refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match=str(path)):
+        read(path)
+
+
+def test_what_is_written_is_read(written: Path) -> None:
+    kept = read(written)
+    assert kept["global_step"] == 3
+    assert torch.equal(kept["state_dict"]["W1"], torch.arange(300.0).reshape(20, 15))
+
+
+def test_a_file_cut_at_any_of_eight_lengths_is_named(written: Path) -> None:
+    content = written.read_bytes()
+    for eighth in range(8):
+        refused(written, content[: len(content) * eighth // 8])
+    refused(written, content[:-1])
+
+
+def test_a_bit_flipped_anywhere_is_noticed(written: Path) -> None:
+    content = written.read_bytes()
+    places = range(0, len(content), 13)
+    assert len(places) > 100
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        refused(written, bytes(flipped))
+    written.write_bytes(content)
+    read(written)
+
+
+def test_a_file_that_cannot_be_replaced_stays(written: Path) -> None:
+    content = written.read_bytes()
+    with pytest.raises(TypeError, match=r"state_dict\.W1 is a \w*Path"):
+        write({"state_dict": {"W1": written}}, written)
+    assert written.read_bytes() == content
+    assert [path.name for path in written.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_damaged_checkpoint_is_named_and_a_good_one_used(train: Train) -> None:
+    done = train(*IRIS, "trainer.max_epochs=2")
+    kept = done.folder / "checkpoints"
+    whole = {name: (kept / f"{name}.ckpt").read_bytes() for name in ("last", "previous")}
+    (kept / "last.ckpt").write_bytes(whole["last"][:-9])
+    again = train(*IRIS, "trainer.max_epochs=2", "ckpt_path=last", into=done.folder)
+    assert again.code == 0
+    assert "last.ckpt: damaged" in " ".join(again.out.split())
+    assert torch.equal(read(kept / "last.ckpt")["state_dict"]["W1"], weights(whole["last"], kept))
+    for name in whole:
+        (kept / f"{name}.ckpt").write_bytes(b"")
+    refused = train(*IRIS, "trainer.max_epochs=3", "ckpt_path=last", into=done.folder)
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert f"ckpt_path={kept / 'best.ckpt'} is good" in refused.err
+
+
+def weights(content: bytes, folder: Path) -> torch.Tensor:
+    path = folder / "copy.ckpt"
+    path.write_bytes(content)
+    kept = read(path)["state_dict"]["W1"]
+    path.unlink()
+    return kept
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(train: Train, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    with claimed(folder):
+        answer = train(*IRIS, "trainer.max_epochs=1", into=folder)
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "another run is writing there" in answer.err
+    assert train(*IRIS, "trainer.max_epochs=1", into=folder).code == 0
