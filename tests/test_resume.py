@@ -151,13 +151,13 @@ def test_every_optimizer_and_schedule_continues_bitwise_from_every_update(
 
 
 def test_the_end_of_a_block_changes_no_bit(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole", "callbacks.checkpoint.every_n_updates=4", "model.hidden=7")
-    begun = tmp_path / "whole" / "8.ckpt"  # amid an epoch, where the whole run's block ended too
-    odd = run(tmp_path / "odd", "callbacks.checkpoint.every_n_updates=3", "model.hidden=7")
-    later = run(
-        *(tmp_path / "later", "callbacks.checkpoint.every_n_updates=5", "model.hidden=7"),
-        begin=begun,
-    )
+    """Where rows begin in memory rounds products of 30 features: blocks align them."""
+    sizes = ("data=breast_cancer", "data.batch_size=7", "model.hidden=9", "trainer.max_epochs=2")
+    cadence = "callbacks.checkpoint.every_n_updates"
+    whole = run(tmp_path / "whole", *sizes, f"{cadence}=4", "trainer.log_every_n_steps=50")
+    begun = tmp_path / "whole" / "8.ckpt"
+    odd = run(tmp_path / "odd", *sizes, f"{cadence}=7", "trainer.log_every_n_steps=50")
+    later = run(tmp_path / "later", *sizes, f"{cadence}=9", begin=begun)
     for other in (odd, later):
         assert differing(whole["state_dict"], other["state_dict"]) == []
 
