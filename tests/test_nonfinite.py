@@ -116,9 +116,3 @@ def test_looking_closely_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None
     for mine, its in zip(plain.network.trained, careful.network.trained, strict=True):
         assert torch.equal(mine, its)
     assert plain.network.published == careful.network.published
-
-
-def test_every_line_can_be_the_first() -> None:
-    assert nonfinite.LINES[:3] == ("X", "Y", "z1")
-    error = NonFinite(3, "z1", [1, 2], [2])
-    assert (error.update, error.line) == (3, "z1")

@@ -7,7 +7,10 @@ from typing import Any
 from handgrad.errors import BadInput
 from handgrad.saved import load
 
-FREE = ("task", "ckpt_path", "logger", "benchmark", "replay", "tune", "compare")
+FREE = (
+    *("task", "ckpt_path", "on_change", "logger", "dashboard"),
+    *("benchmark", "replay", "tune", "compare"),
+)
 """Groups that make no difference to what a run trains."""
 
 
@@ -40,8 +43,8 @@ def checkpoint_to_continue(folder: Path, config: dict[str, Any]) -> str | None:
     if not last_state(folder).is_file():
         return None
     was = load(last_state(folder))["config"]
-    for name in config.keys() - set(FREE):
-        if bare(was.get(name)) != bare(config[name]):
+    for name in (config.keys() & was.keys()) - set(FREE):  # a key may be younger than the run
+        if bare(was[name]) != bare(config[name]):
             raise BadInput(
                 f"{folder} was trained with other settings of {name}; name another folder for "
                 "these runs, or give the settings it had"

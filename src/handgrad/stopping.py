@@ -59,8 +59,10 @@ class SignalStop(Checkpoint):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         number = agreed(trainer)
+        if not number:
+            return
         plan = trainer.datamodule.plan()  # pyright: ignore[reportAttributeAccessIssue] - ours
-        if number and trainer.global_step % plan.updates_per_epoch:
+        if trainer.global_step % plan.updates_per_epoch:
             # What remains of a block that was left early is not in it, nor is the epoch at its end.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
             self.stop(trainer, number)

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,18 +11,12 @@ import pandas as pd
 from joblib import Parallel, delayed
 from omegaconf import OmegaConf
 
+from handgrad import earlier
 from handgrad.cli import plain
 from handgrad.config import validate
-from handgrad.errors import BadInput
-from handgrad.saved import load
 from handgrad.tasks import train
 
 ALONE = "replay"  # the name of the only run of an experiment that names none
-# What makes a run what it is; a run that differs in nothing else is not trained again.
-MADE_BY = (
-    *("seed", "data", "model", "cost", "backward", "optimizer", "scheduler", "trainer"),
-    "callbacks",  # the curves
-)
 
 
 class Run(NamedTuple):
@@ -71,31 +64,9 @@ def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Run
             values["dashboard"]["tier"] = "off"
             validate(values)
             place = folder / "runs" / f"{named['name']}_seed{seed}"
+            values["ckpt_path"] = earlier.checkpoint_to_continue(place, values)
             runs.append(Run(named["name"], seed, values, [*given, f"seed={seed}"], place))
-            refuse_another(runs[-1])
     return runs
-
-
-def last_state(folder: Path) -> Path:
-    """The newest checkpoint of a run."""
-    return folder / "checkpoints" / "last.ckpt"
-
-
-def refuse_another(run: Run) -> None:
-    """Refuse to take what lies in a run's folder for its own, if other settings made it.
-
-    Raises:
-        BadInput: if they did.
-    """
-    if not last_state(run.folder).is_file():
-        return
-    was = load(last_state(run.folder))["config"]
-    for name in MADE_BY:
-        if was[name] != run.config[name]:
-            raise BadInput(
-                f"hydra.run.dir: {run.folder} was trained with other settings of {name}; "
-                "name another folder for this replay"
-            )
 
 
 def train_all(runs: list[Run], jobs: int) -> Iterator[Trained]:
@@ -107,14 +78,7 @@ def train_all(runs: list[Run], jobs: int) -> Iterator[Trained]:
 def train_one(run: Run) -> Trained:
     """Train one run, silently: from its last checkpoint if there is one, and not if it is done."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    if not done(run.folder):
-        begun = "last" if last_state(run.folder).is_file() else None
+    if not earlier.is_done(run.folder):
         with contextlib.redirect_stdout(io.StringIO()):
-            train.run({**run.config, "ckpt_path": begun}, run.overrides, run.folder)
+            train.run(run.config, run.overrides, run.folder)
     return Trained(run.name, run.seed, pd.read_csv(run.folder / "curves.csv"), run.folder)
-
-
-def done(folder: Path) -> bool:
-    """Whether a run came to its end: the final figures are written last."""
-    path = folder / "metrics.json"
-    return path.is_file() and "run/updates" in json.loads(path.read_text(encoding="utf-8"))
