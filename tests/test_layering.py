@@ -42,7 +42,7 @@ LAYERS = {
     ),
     "data": Layer(("data/*.py",), frozenset({"data"}), CONFIGURATION),
     "module": Layer(
-        ("module.py", "nonfinite.py", "optimizers.py"),
+        ("module.py", "blocks.py", "nonfinite.py", "optimizers.py"),
         frozenset({"equations", "rules", "module"}),
         CONFIGURATION,
     ),
@@ -61,15 +61,9 @@ LAYERS = {
     ),
     "program": Layer(
         (
-            *("schema.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
+            *("*schema*.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
-            *(
-                "checkpoints.py",
-                "checkpoint_files.py",
-                "checkpoint_content.py",
-                "fingerprint.py",
-                "resume.py",
-            ),
+            *("checkpoint*.py", "fingerprint.py", "resume.py"),
             *("run_folder.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
             *("sweep/*.py", "earlier.py"),
             *("tables.py", "spreadsheet.py", "help_page.py"),

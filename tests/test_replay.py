@@ -18,7 +18,7 @@ from handgrad.initialization import initialize
 from handgrad.replay import picture, values, verdict
 from handgrad.replay.runs import ALONE, Trained
 from handgrad.replay.verdict import Row
-from handgrad.schema import PublishedFigure
+from handgrad.task_schema import PublishedFigure
 
 NOWHERE = Path("nowhere")
 

@@ -15,7 +15,8 @@ from handgrad.checkpoint_files import Damaged
 from handgrad.config import check, schema_of
 from handgrad.errors import BadInput
 from handgrad.refusals import explain
-from handgrad.schema import BY_TARGET, Cost, Finite, Init, Node, Positive, PositiveFloat, Seed
+from handgrad.schema import BY_TARGET
+from handgrad.schema_types import Cost, Finite, Init, Node, Positive, PositiveFloat, Seed
 
 
 class Hyperparameters(Node):

@@ -9,7 +9,8 @@ from pydantic import ConfigDict, ValidationError
 
 from handgrad.errors import BadInput
 from handgrad.refusals import accepted_keys, explain, unknown_key
-from handgrad.schema import BY_TARGET, FIXED, OPEN, Main, Node
+from handgrad.schema import BY_TARGET, FIXED, OPEN, Main
+from handgrad.schema_types import Node
 
 LBFGS = "torch.optim.LBFGS"
 UNSCALED = {  # rules that no loss scale on dz2 serves

@@ -3,52 +3,30 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from handgrad import backprop, optimizers
-from handgrad.backprop import Activations, Cost, Gradients, Parameters
+from handgrad import backprop, nonfinite, optimizers
+from handgrad.backprop import Activations, Cost, Parameters
+from handgrad.blocks import Block, Seen, Update
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
 from handgrad.loss_scale import LossScale
-from handgrad.nonfinite import NonFinite, Snapshot, Witness, all_finite
+from handgrad.nonfinite import NonFinite, Snapshot, all_finite
 from handgrad.rules import Feedback, Rule
 from handgrad.tally import Sums, Tally
 
 COSTS = {"cross_entropy": backprop.cross_entropy, "quadratic": backprop.quadratic}
 FEEDBACK = "feedback"  # the key of a checkpoint that holds a rule's fixed random matrix
+MADE_WITH = (  # what a checkpoint needs for the network to answer again
+    *("in_features", "hidden_features", "out_features"),
+    *("init", "init_range", "seed", "cost", "multilabel"),
+)
 SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
-
-
-class Update(Protocol):
-    """The examples of one update: this device's pieces, and how many there are on all devices."""
-
-    pieces: tuple[slice, ...]
-    places: tuple[int, ...]
-    examples: int
-
-
-class Block(Protocol):
-    """The examples of several consecutive updates."""
-
-    inputs: Tensor
-    targets: Tensor
-    updates: tuple[Update, ...]
-    rows: np.ndarray  # the examples' positions in the training part
-
-
-class Seen(NamedTuple):
-    """What one piece of an update went through."""
-
-    activations: Activations
-    gradients: Gradients
-    X: Tensor
-    scale: float  # of the gradients; 1 but for 16-mixed
 
 
 class TwoLayerNetwork(L.LightningModule):
@@ -104,17 +82,7 @@ class TwoLayerNetwork(L.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(
-            "in_features",
-            "hidden_features",
-            "out_features",
-            "init",
-            "init_range",
-            "seed",
-            "cost",
-            "multilabel",
-            logger=False,
-        )
+        self.save_hyperparameters(*MADE_WITH, logger=False)
         self.automatic_optimization = False
         start = initialize(
             init,
@@ -218,7 +186,7 @@ class TwoLayerNetwork(L.LightningModule):
         made = self.make_updates(block, block.updates)
         if not all_finite(self.trained):
             self.safe.restore()
-            made = self.make_carefully(block)
+            made = nonfinite.make_carefully(self, block)
         self.count_updates(made)
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
@@ -239,28 +207,6 @@ class TwoLayerNetwork(L.LightningModule):
             if self.is_asked_to_stop():
                 break
         self.last_seen = seen
-        return made
-
-    def make_carefully(self, block: Block) -> int:
-        """Make the updates of a block once more, looking at every line; how many were made.
-
-        Raises:
-            NonFinite: at the first value that is not, unless such updates are to be skipped.
-        """
-        searches = optimizers.needs_closure(self.safe.optimizer)  # also where nothing is finite
-        made = 0
-        for made, update in enumerate(block.updates, 1):
-            rows = np.concatenate([block.rows[:0], *(block.rows[each] for each in update.pieces)])
-            self.safe.take()
-            witness = Witness(self.cost, rows, scaled=self.loss_scale is not None)
-            with witness.watching(self):
-                self.make_updates(block, [update])
-            witness.look(**self.params._asdict())
-            found = witness.verdict(self.trainer.global_step + made)
-            if found is not None and not (searches and all_finite(self.trained)):
-                self.leave_out(found)
-            if self.is_asked_to_stop():
-                break
         return made
 
     def leave_out(self, found: NonFinite) -> None:

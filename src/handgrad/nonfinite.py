@@ -16,7 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
+from handgrad import optimizers
 from handgrad.backprop import Activations, Cost, Gradients, Parameters
+from handgrad.blocks import Block
 from handgrad.tally import Tally
 
 LINES = ("X", "Y", *Activations._fields, "J", *Gradients._fields, "W1", "b1", "W2", "b2")
@@ -180,3 +182,30 @@ class Witness:
             all_rows,
             [row for each in found if each[0] == line for row in each[2]],
         )
+
+
+def make_carefully(network: Any, block: Block) -> int:
+    """Make the updates of a block once more, looking at every line; how many were made.
+
+    Args:
+        network: a `TwoLayerNetwork`, in the state before the block.
+        block: of which some update has a value that is not finite.
+
+    Raises:
+        NonFinite: at the first value that is not, unless such updates are to be skipped.
+    """
+    searches = optimizers.needs_closure(network.safe.optimizer)  # also where nothing is finite
+    made = 0
+    for made, update in enumerate(block.updates, 1):
+        rows = np.concatenate([block.rows[:0], *(block.rows[each] for each in update.pieces)])
+        network.safe.take()
+        witness = Witness(network.cost, rows, scaled=network.loss_scale is not None)
+        with witness.watching(network):
+            network.make_updates(block, [update])
+        witness.look(**network.params._asdict())
+        found = witness.verdict(network.trainer.global_step + made)
+        if found is not None and not (searches and all_finite(network.trained)):
+            network.leave_out(found)
+        if network.is_asked_to_stop():
+            break
+    return made

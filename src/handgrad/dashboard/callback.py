@@ -11,6 +11,7 @@ from torch.utils.tensorboard.summary import custom_scalars, text
 from typing_extensions import override
 
 from handgrad.backprop import Gradients, Parameters
+from handgrad.blocks import Seen
 from handgrad.dashboard import equations, hparams, precision_recall
 from handgrad.dashboard.allowance import allowances
 from handgrad.dashboard.event_log import EventLog
@@ -18,7 +19,7 @@ from handgrad.dashboard.histograms import histograms
 from handgrad.dashboard.layout import layout
 from handgrad.dashboard.report import Facts, report
 from handgrad.dashboard.scalars import Scalars, Watched
-from handgrad.module import Seen, TwoLayerNetwork
+from handgrad.module import TwoLayerNetwork
 
 
 class Dashboard(Callback):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from handgrad.replay.runs import ALONE, Trained
 from handgrad.replay.values import is_share, scale_of
 from handgrad.replay.verdict import Row
-from handgrad.schema import PublishedFigure
+from handgrad.task_schema import PublishedFigure
 
 PUBLISHED = {"color": "black", "marker": "x", "linestyle": "none", "markersize": 6, "zorder": 5}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from handgrad.replay.runs import ALONE, Trained
 from handgrad.replay.values import is_share, value_of
-from handgrad.schema import PublishedFigure
+from handgrad.task_schema import PublishedFigure
 
 FIRST = 3  # runs of which the source reports the best
 

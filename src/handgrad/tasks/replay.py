@@ -12,7 +12,7 @@ from handgrad import build, record
 from handgrad.dashboard.pictures.canvas import publish
 from handgrad.quiet import quiet_lightning
 from handgrad.replay import picture, report, runs, verdict
-from handgrad.schema import PublishedFigure
+from handgrad.task_schema import PublishedFigure
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
