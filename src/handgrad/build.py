@@ -30,8 +30,8 @@ from handgrad.module import TwoLayerNetwork
 from handgrad.progress import TrainingProgress
 from handgrad.stopping import SignalStop, silence_lightning
 
-CACHED_ACTIVATIONS = 2**19  # numbers of a hidden layer that stay in a processor's cache
-SMALLEST_PIECE = 512  # rows: fewer make the matrix products slow
+CACHED_ACTIVATIONS = 2**20  # numbers of a hidden layer that stay in a processor's cache
+SMALLEST_PIECE = 1024  # rows: with fewer, adding the pieces' gradients takes longer than products
 DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16}  # all others keep float32
 
 
