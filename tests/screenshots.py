@@ -23,6 +23,7 @@ RUNS = {
     "adam": ("optimizer=adam", "optimizer.lr=0.01", "model.hidden=32"),
     "moons": ("data=moons", "model.hidden=8", "optimizer=adam", "optimizer.lr=0.05"),
 }
+SWEEP = ("-m", "model.hidden=10,30,100", "seed=1,2,3")
 TABS = {  # whose runs are shown, and how much of the tab is seen, in pixels
     "timeseries": (("digits",), (1500, 1250)),
     "custom_scalars": (("digits",), (1500, 1480)),
@@ -34,10 +35,10 @@ COLOURS = 128
 LOADING = 10.0  # seconds that TensorBoard takes at most to read a few runs
 
 
-def train(folder: Path, overrides: tuple[str, ...]) -> None:
+def train(folder: Path, overrides: tuple[str, ...], key: str = "hydra.run.dir") -> None:
     """Train as a user would."""
     command = [sys.executable, str(ROOT / "train.py"), "trainer.enable_progress_bar=false"]
-    where = f"hydra.run.dir={folder}"
+    where = f"{key}={folder}"
     subprocess.run([*command, where, *overrides], check=True, cwd=folder.parent)
 
 
@@ -78,6 +79,12 @@ def main() -> None:
             with board.served(logs, "--samples_per_plugin", address.SAMPLES) as url:
                 time.sleep(LOADING)
                 write(seen(url, tab, size), folder / f"tensorboard_{tab}.png")
+        sweep = Path(work) / "sizes"
+        train(sweep, SWEEP, "hydra.sweep.dir")
+        write(Image.open(sweep / "results.png").convert("RGB"), folder / "sweep.png")
+        with board.served(sweep) as url:
+            time.sleep(LOADING)
+            write(seen(url, "hparams", (1500, 560)), folder / "sweep_hparams.png")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What TensorBoard itself serves of our runs, asked by HTTP."""
 
+import csv
 import io
 import json
 import re
@@ -13,7 +14,7 @@ import board
 import events
 import numpy as np
 import pytest
-from conftest import composed
+from conftest import Train, composed
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -53,6 +54,11 @@ def address(request: pytest.FixtureRequest, logs: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def ask(address: str) -> Ask:
     """Asks TensorBoard, which has read all runs."""
+    return asker(address, len(RUNS))
+
+
+def asker(address: str, runs: int) -> Ask:
+    """Asks a TensorBoard, which has read so many runs."""
 
     def asked(path: str, **body: Any) -> Any:
         asking = urllib.request.Request(f"{address}{path}")
@@ -66,7 +72,7 @@ def ask(address: str) -> Ask:
         return json.loads(content) if kind == "application/json" else content.decode()
 
     deadline = time.monotonic() + 20
-    while len(asked("/data/runs")) < len(RUNS) or not asked("/data/plugin/text/tags"):
+    while len(asked("/data/runs")) < runs or not asked("/data/plugin/text/tags"):
         assert time.monotonic() < deadline, "TensorBoard has read nothing"
         time.sleep(0.1)
     time.sleep(0.5)  # the last file of each run
@@ -154,6 +160,27 @@ def test_hparams_shows_the_final_figures(ask: Ask, logs: Path) -> None:
         (*_, last) = ask(f"/data/plugin/scalars/scalars?run={name}&tag=cost/train")
         final["cost/train"] = last[2]  # of the last window; in the file, of the last epoch
         assert shown == pytest.approx({tag: final[tag] for tag in hparams.METRICS}, rel=1e-6)
+
+
+def test_a_sweep_ends_with_a_table_of_its_runs_and_their_hyperparameters(train: Train) -> None:
+    quick = ("trainer.max_epochs=1", "check.at_start=false", "dashboard=lite")
+    quiet = ("trainer.enable_progress_bar=false", "hydra.sweep.dir=logs/sizes")
+    answer = train("-m", "model.hidden=10,30,100", "seed=1,2,3", *quick, *quiet)
+    assert answer.code == 0
+    with (Path("logs") / "sizes" / "results.csv").open(newline="") as file:
+        lines = {line["run"]: line for line in csv.DictReader(file)}
+    wanted = {f"hidden={h},seed={s}": (h, s) for h in (10, 30, 100) for s in (1, 2, 3)}
+    assert lines.keys() == wanted.keys()
+    with board.served(Path("logs") / "sizes") as url:
+        found = groups(asker(url, len(wanted)))
+    assert found.keys() == wanted.keys()
+    for name, (hidden, seed) in wanted.items():
+        shown = found[name]["hparams"]
+        assert (shown["model.hidden"], shown["seed"]) == (hidden, seed)
+        (session,) = found[name]["sessions"]
+        figures = {each["name"]["tag"]: each["value"] for each in session["metricValues"]}
+        for tag in ("accuracy/val", "cost/val", "accuracy/test"):
+            assert figures[tag] == pytest.approx(float(lines[name][tag]), rel=1e-4), tag
 
 
 def test_texts_histograms_curves_and_the_graph_are_served(ask: Ask) -> None:

@@ -98,7 +98,7 @@ def draw_setting(axis: Axes, rows: Sequence[Row], key: str, metric: str) -> None
         axis.plot(list(by_place), middle, ls="-" if not names else "none", lw=1, **MEDIAN)
     best = (max if larger_is_better(metric) else min)(numbers)
     axis.axhline(best, color="black", lw=0.6, ls=":", alpha=0.6)
-    axis.set(xlabel=key)
+    axis.set(xlabel=key, ylabel=label(metric))
     axis.grid(alpha=0.25)
 
 
