@@ -162,6 +162,8 @@ LINES = [  # number, arguments, what the line names, right arguments
     (0, "model=null", "model", "model=two_layer"),
     (0, "trainer=5", "trainer=5 name", "trainer=cpu"),
     (0, "data=[iris,wine]", "data=[iris,wine] one", "data=wine"),
+    (0, "data=[[iris]]", "data=[[iris]] name", "data=iris"),
+    (0, "data=[false]", "data=[false] name", "data=xor"),
     (0, "logger=null", "logger=null none", "logger=none"),
     (
         0,

@@ -46,7 +46,7 @@ def bad_input() -> Iterator[None]:
         yield
     except (ValueError, OSError, MisconfigurationException, InstantiationException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        raise BadInput(" ".join(str(cause or error).split())) from error
+        raise BadInput(str(cause or error)) from error
 
 
 def data(config: dict[str, Any]) -> ExampleData:
