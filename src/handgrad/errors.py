@@ -32,6 +32,14 @@ def warn(text: str) -> None:
     print(f"train.py: warning: {text}")
 
 
+def in_bytes(size: int) -> str:
+    """A number of bytes in the largest unit of which it has one."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def printable(text: str) -> str:
     """The text as one line, without its middle if it is long, and nothing in it for a terminal.
 
