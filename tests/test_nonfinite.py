@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import planted
 import pytest
@@ -97,6 +98,46 @@ def test_a_skipped_update_changes_nothing_but_the_count(
     figures = json.loads((answer.folder / "metrics.json").read_text())
     assert figures["run/skipped_updates"] == 3
     assert math.isfinite(figures["cost/train"])
+
+
+OVERFLOWS = ("optimizer.lr=1e30", "optimizer.weight_decay=1e30", "model.init=uniform")
+
+
+@pytest.mark.parametrize("scheduler", ["none", "step"])
+def test_an_epoch_of_skipped_updates_alone_stops_the_run(train: Train, scheduler: str) -> None:
+    """Each step would overflow by its decay: the first epoch has no update that counts."""
+    answer = train(*IRIS, *OVERFLOWS, f"scheduler={scheduler}", "on_nonfinite=skip", "logger=none")
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1, answer.err
+    assert "update 5: the first value that is not finite is in W1" in answer.err
+    assert "5 updates in a row were left out, as many as an epoch has" in answer.err
+    assert not (answer.folder / "metrics.json").exists()
+
+
+def test_fewer_skipped_updates_in_a_row_do_not_stop_the_run() -> None:
+    streak, ends = nonfinite.Streak(), []
+    for update in (1, 2, 4, 5, 7, 8, 9):
+        try:
+            streak.add(NonFinite(update, "W1", [], []), 3)
+        except NonFinite as stopped:
+            ends.append((stopped.update, stopped.in_a_row))
+    assert ends == [(9, 3)]
+
+
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam"])
+def test_a_schedule_that_drives_the_rate_beyond_all_numbers_is_one_line(
+    train: Train, optimizer: str, on_nonfinite: str
+) -> None:
+    schedule = ("scheduler=exponential", "scheduler.interval=step", "scheduler.gamma=1e20")
+    answer = train(
+        *IRIS, *schedule, f"optimizer={optimizer}", f"on_nonfinite={on_nonfinite}", "logger=none"
+    )
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1, answer.err
+    assert re.search(r"learning rate of \d\S*e\+\d\d, .*; see optimizer and scheduler", answer.err)
+    last = answer.folder / "checkpoints" / "last.ckpt"
+    assert not last.exists()  # there was no epoch
 
 
 @pytest.mark.parametrize("lr", [1e38, 3e38])  # beyond what the command line accepts
