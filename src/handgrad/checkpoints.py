@@ -18,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
+from handgrad.continued import take_settings
 from handgrad.errors import Failed
 from handgrad.module import TwoLayerNetwork
 
@@ -134,7 +135,6 @@ class Resumable(Callback):
 
     def __init__(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> None:
         self.config, self.fingerprint = config, fingerprint
-        self.rate_factor = 1.0
 
     @override
     def on_save_checkpoint(
@@ -161,23 +161,12 @@ class Resumable(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         pl_module.go_on_gathering(checkpoint["gathered"])
-        self.rate_factor = self.config["optimizer"]["lr"] / checkpoint["config"]["optimizer"]["lr"]
+        made = pl_module.configure_optimizers()
+        optimizer = made["optimizer"] if isinstance(made, dict) else made
+        take_settings(checkpoint, self.config, optimizer)
         states = checkpoint["random_states"]
         if trainer.global_rank < len(states):
             set_random_state(states[trainer.global_rank])
-
-    @override
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let a learning rate that is new hold from here on, at its place in the schedule."""
-        factor, self.rate_factor = self.rate_factor, 1.0
-        if factor == 1:
-            return
-        for group in trainer.optimizers[0].param_groups:
-            for key in group.keys() & {"lr", "initial_lr"}:
-                group[key] *= factor
-        for each in trainer.lr_scheduler_configs:
-            bases: list[float] = getattr(each.scheduler, "base_lrs", [])
-            bases[:] = [base * factor for base in bases]
 
 
 def random_state() -> dict[str, Any]:
