@@ -178,6 +178,8 @@ LINES = [  # number, arguments, what the line names, right arguments
     (0, "task=export", "task=export ckpt_path", "task=export ckpt_path=a"),
     (0, "task=examples", "task=examples ckpt_path", "task=examples ckpt_path=a"),
     (0, "hydra.bogus=1", "hydra.bogus", ""),
+    (0, "trainer.max_steps=1000000000000000000000", "trainer.max_steps", "trainer.max_steps=9"),
+    (0, "optimizer=adam optimizer.eps=18446744073709551616", "optimizer.eps", "optimizer=adam"),
     (0, "--config-name=nothing", "nothing", ""),
     (0, "-m model.hidden=5,6 model.init=xavier,zeros,xavir", "model.init=xavir", ""),
     (0, "-m optimizer=sgd,sdg", "optimizer=sdg adam", ""),

@@ -182,8 +182,15 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
 
 
 def loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
-    """The loggers, which write into the run's folder."""
-    return [instantiate(node, save_dir=str(folder)) for node in config["logger"].values() if node]
+    """The loggers, which write into the run's folder.
+
+    Raises:
+        BadInput: if there is no such class.
+    """
+    with bad_input():
+        return [
+            instantiate(node, save_dir=str(folder)) for node in config["logger"].values() if node
+        ]
 
 
 def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Callback]:

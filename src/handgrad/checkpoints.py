@@ -48,6 +48,12 @@ class BestCheckpoint(ModelCheckpoint):
         self.path = Path(str(self.dirpath), "best.ckpt")
 
     @override
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        """Where a training ends before its first validation, there is no figure and no best."""
+        if self.monitor in monitor_candidates:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue another run: its best state, where it is still there, comes along."""
         theirs = Path(state_dict["best_model_path"])
@@ -123,6 +129,12 @@ class Patience(EarlyStopping):
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = self.wait_count >= self.patience
+
+    @override
+    def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
+        """Where a training ends before its first validation, there is no figure to look at."""
+        if self.monitor in trainer.callback_metrics:
+            super()._run_early_stopping_check(trainer)
 
 
 class Resumable(Callback):
