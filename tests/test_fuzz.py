@@ -18,6 +18,7 @@ from copy import deepcopy
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ from handgrad import build, launch
 from handgrad.config import validate
 from handgrad.data.idx import FILES
 from handgrad.data.module import ExampleData
-from handgrad.errors import LONGEST, BadInput
+from handgrad.errors import LONGEST, BadInput, Failed
+from handgrad.quiet import quiet_lightning
+from handgrad.tasks import train as train_task
 
 HANG = timedelta(seconds=10)
 EXPECTED = (  # what a file that is accepted may be warned of
@@ -423,6 +426,79 @@ def test_any_values_of_keys_are_valid_or_one_line(amount: int) -> None:
     drawn = st.lists(st.tuples(st.sampled_from(keys), values), min_size=1, max_size=2)
     ends = fuzz(amount, drawn, act)
     assert min(ends["valid"], ends["refused"]) > amount / 50, ends
+
+
+KINDS = [
+    "data=iris",
+    "data=iris optimizer=adam scheduler=step",
+    "data=wine optimizer=momentum scheduler=cosine callbacks.early_stopping.patience=1",
+    "data=moons optimizer=lbfgs scheduler=plateau backward=feedback_alignment",
+    "data=parity optimizer=adamw scheduler=exponential backward=flat_spot logger=csv",
+]
+SMALL = (
+    *("dashboard=off", "trainer.enable_progress_bar=false", "trainer.max_steps=2"),
+    *("model.hidden=3", "data.batch_size=20"),
+)
+ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "data._target_")
+likely = st.sampled_from(
+    [
+        *(0, 1, 2, 3, 7, 0.5, 0.999, 1e-9, 1e-300, 1e-320, 1e9, 2**31, 10**18, 1e18, True, False),
+        *(None, [1, 1], [0.1, 0.2], ["val"], "auto", "full", "last", "best", "/1e300", "/1e-300"),
+        *("minmax", "standard", "none", "accept", "skip", "bitwise", "step", "epoch", "validation"),
+        *("cost/val", "cost/train", "accuracy/train", "min", "max", "zeros", "quadratic", "warn"),
+        *("simple", "16-mixed", "bf16-true", "64-true", "bf16-mixed", "00:00:00:01"),
+    ]
+)
+
+
+@cache
+def small(kind: str) -> tuple[dict[str, Any], list[str]]:
+    """A configuration for two updates, and those of its keys that tell how to train."""
+    config = composed(*(["logger=none"] if "logger" not in kind else []), *kind.split(), *SMALL)
+    keys = [
+        key
+        for key in leaves(config)
+        if not isinstance(nodes(config, key)[0][key.rpartition(".")[2]], dict)
+        and key.partition(".")[0] not in ("task", "benchmark", "replay", "tune", "compare")
+        and key not in ELSEWHERE
+    ]
+    return config, keys
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> dict[str, Any]:
+    """A small training with one or two other values."""
+    config, keys = small(draw(st.sampled_from(KINDS)))
+    config = deepcopy(config)
+    for _ in range(draw(st.integers(1, 2))):
+        node, name = nodes(config, draw(st.sampled_from(keys)))
+        node[name] = draw(likely)
+    return config
+
+
+@amounts(150, 15_000)
+def test_any_values_that_are_valid_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amount: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def act(config: dict[str, Any]) -> str:
+        if tried(lambda: validate(config))[1]:
+            return "refused"
+        with warnings.catch_warnings(record=True) as caught, TemporaryDirectory() as folder:
+            warnings.simplefilter("always")
+            quiet_lightning()
+            try:
+                _, refused = tried(lambda: train_task.run(config, [], Path(folder)))
+            except Failed as failed:
+                refused = str(failed)
+            assert "\n" not in refused
+        ours = [each for each in caught if "handgrad" in each.filename]
+        assert all(any(text in str(each.message) for text in EXPECTED) for each in ours)
+        return "stopped" if refused else "trained"
+
+    ends = fuzz(amount, changed(), act)
+    assert min(ends["trained"], ends["refused"]) > amount / 20, ends
 
 
 def spelt(value: Any, key: str, plus: str) -> str:
