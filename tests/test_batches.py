@@ -196,7 +196,7 @@ def test_evaluation_counts_every_row_once_over_all_devices(
     part = part_of(examples)
     seen: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "BLOCK_BYTES", 8 * rows)
+        patch.setattr(batches, "CHUNK_BYTES", 8 * rows)
         for rank in range(world_size):
             chunks = EvaluationChunks(part, rank, world_size, limit)
             taken = [inputs[:, 0].tolist() for inputs, _ in chunks]

@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_replaced_stays(written: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_named_and_a_good_one_used(train: Train) -> None:
-    done = train(*IRIS, "trainer.max_epochs=2")
+    done = train(*IRIS, "trainer.max_epochs=2", "callbacks.checkpoint.every_n_updates=3")
     kept = done.folder / "checkpoints"
     whole = {name: (kept / f"{name}.ckpt").read_bytes() for name in ("last", "previous")}
     (kept / "last.ckpt").write_bytes(whole["last"][:-9])

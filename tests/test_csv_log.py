@@ -8,7 +8,7 @@ from conftest import Train
 
 RUN = (
     *("data=iris", "data.batch_size=20", "model.hidden=5", "logger=csv"),
-    "trainer.log_every_n_steps=2",
+    *("trainer.log_every_n_steps=2", "callbacks.checkpoint.every_n_updates=5"),
 )
 
 

@@ -35,7 +35,7 @@ LAYERS = {
             *("rules.py", "mistakes.py", "custom.py", "initialization.py", "function.py"),
             *("audit.py", "answer.py", "reference.py", "diagnosis.py", "evidence.py"),
             *("checksum.py", "tally.py", "gradient_sum.py", "loss_scale.py", "precision.py"),
-            *("statistics.py", "curvature.py"),
+            *("statistics.py", "curvature.py", "recording.py"),
         ),
         frozenset({"equations", "rules"}),
         FRAMEWORKS,

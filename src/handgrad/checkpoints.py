@@ -6,6 +6,7 @@ step, the figures. From there a run goes on as if it had never stopped.
 
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from typing_extensions import override
 from handgrad.continued import take_settings
 from handgrad.errors import Failed
 from handgrad.module import TwoLayerNetwork
+
+SECONDS = 1.0  # between the ends of two epochs that are written
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -77,23 +80,27 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         folder: where they are written.
-        every_n_updates: how often; None for after every epoch.
+        every_n_updates: how often; None for after every epoch, on one device once a second at most:
+            what is lost then is a second's work.
     """
 
     def __init__(self, folder: Path, every_n_updates: int | None) -> None:
         self.path, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
         self.every_n_updates = every_n_updates
-        self.saved_at = -1
+        self.saved_at, self.saved_when = -1, time.monotonic()
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the present state, unless it is written already."""
         if trainer.global_step != self.saved_at and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             self.saved_at = trainer.global_step
             trainer.save_checkpoint(self.path, storage_options=self.previous)
+            self.saved_when = time.monotonic()
 
     def due(self, trainer: L.Trainer) -> bool:
-        """Whether the number of updates asks for it."""
-        return bool(self.every_n_updates) and trainer.global_step % self.every_n_updates == 0
+        """Whether the number of updates asks for it, or at an epoch's end the clock."""
+        if self.every_n_updates:
+            return trainer.global_step % self.every_n_updates == 0
+        return trainer.world_size > 1 or time.monotonic() - self.saved_when >= SECONDS
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -106,12 +113,13 @@ class LastCheckpoint(Checkpoint):
         loop = trainer.fit_loop.epoch_loop
         if loop.batch_progress.is_last_batch:
             return  # the epoch's end is part of the state
-        if self.due(trainer) or loop.done:  # what ends a training amid an epoch is no epoch's end
+        due = self.every_n_updates and self.due(trainer)
+        if due or loop.done:  # what ends a training amid an epoch is no epoch's end
             self.save(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if not self.every_n_updates or self.due(trainer):
+        if self.due(trainer):
             self.save(trainer)
 
     @override
@@ -184,11 +192,12 @@ class Resumable(Callback):
 def random_state() -> dict[str, Any]:
     """The state of every generator that a rule of the user's own may draw from, in containers."""
     kind, keys, *rest = np.random.get_state()
+    version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": [kind, keys.tolist(), *rest],  # pyright: ignore[reportAttributeAccessIssue]
-        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],  # pyright: ignore[reportAttributeAccessIssue]
+        "python": [version, torch.tensor(internal), gauss],  # hundreds of numbers, slow one by one
     }
 
 
@@ -197,8 +206,10 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-    np.random.set_state(tuple(state["numpy"]))
-    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss))
 
 
 def from_all_devices(mine: Any) -> list[Any]:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from handgrad import backprop, nonfinite, optimizers
-from handgrad.backprop import Activations, Cost, Parameters
+from handgrad import backprop, nonfinite, optimizers, rules
+from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.blocks import Block, Seen, Update
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
 from handgrad.loss_scale import LossScale
 from handgrad.nonfinite import NonFinite, Snapshot, Streak, all_finite
+from handgrad.recording import Equations, Recorded
 from handgrad.rules import Feedback, Rule
 from handgrad.tally import Sums, Tally
 
@@ -173,6 +174,10 @@ class TwoLayerNetwork(L.LightningModule):
             assert self.bind_rule is not None, "training needs a rule"
             self.loss_scale = LossScale(scaler)
             self.backward_pass = self.bind_rule(self.loss_scale.scaled(self.cost))
+        fixed = rules.makes_the_same_operations(self.rule) and not self.compiled
+        single = self.trainer.precision in ("32-true", "64-true")
+        records = fixed and single and self.device.type == "cpu"
+        self.equations: Equations = Recorded(self.compute) if records else self.compute
 
     @override
     @torch.no_grad()
@@ -232,8 +237,6 @@ class TwoLayerNetwork(L.LightningModule):
             The last piece's activations and gradients; None where this device's share is empty.
         """
         alone = self.alone and len(update.pieces) == 1
-        for parameter in self.moved:
-            parameter.grad = None  # its memory serves this gradient
         if not alone:
             self.sum.clear()
         seen = None
@@ -250,17 +253,23 @@ class TwoLayerNetwork(L.LightningModule):
 
     def differentiate_piece(self, block: Block, rows: slice, *tallies: Tally) -> Seen:
         """The equations on consecutive rows of a block, counted by the tallies."""
-        assert self.backward_pass is not None, "training needs a rule"
         X, Y = block.inputs[rows], block.targets[rows]
         if self.ordered_sums is not None:
             # Where a tensor begins in memory can change the rounding of its products.
             X, Y = X.clone(), Y.clone()
-        activations = self.forward_pass(self.moved, X)
-        gradients = self.backward_pass(self.moved, activations, X, Y)
+        activations, gradients = self.equations(X, Y)
         for tally in tallies:
             tally.add(activations, Y)
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value
         return Seen(activations, gradients, X, scale)
+
+    def compute(self, X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
+        """Forward, then the rule."""
+        assert self.backward_pass is not None, "training needs a rule"
+        for parameter in self.moved:
+            parameter.grad = None  # its memory serves this gradient
+        activations = self.forward_pass(self.moved, X)
+        return activations, self.backward_pass(self.moved, activations, X, Y)
 
     def clip(self) -> None:
         """Bound the norm of the whole gradient."""

@@ -188,10 +188,12 @@ class Witness:
             return gradients
 
         network.forward_pass, network.backward_pass = watched_forward, watched_backward
+        equations, network.equations = network.equations, network.compute
         try:
             yield
         finally:
             network.forward_pass, network.backward_pass = forward, backward
+            network.equations = equations
 
     def verdict(self, update: int) -> NonFinite | None:
         """What all devices saw in an update of this number; None where every line is finite."""

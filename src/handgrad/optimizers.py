@@ -29,15 +29,18 @@ class GradientDescent(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @override
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Make one update from `.grad`."""
+        if torch.is_grad_enabled():  # asking is cheaper than switching it off again
+            with torch.no_grad():
+                return self.step()
         for group in self.param_groups:
             params = [each for each in group["params"] if each.grad is not None]
             gradients: list[Tensor] = [each.grad for each in params]
             if group["weight_decay"]:
                 gradients = list(torch._foreach_add(gradients, params, alpha=group["weight_decay"]))
             descend(params, gradients, group["lr"])
+        return None
 
     step.hooked = True  # pyright: ignore - keeps PyTorch from wrapping it in its profiler's hook
 

@@ -220,3 +220,11 @@ def flat_spot(cost: Cost, *, offset: float = 0.1) -> FlatSpot:
     CMU-CS-88-162 (1988), section 3.1.
     """
     return FlatSpot(cost, offset)
+
+
+def makes_the_same_operations(rule: Rule | None) -> bool:
+    """Whether a rule is known to make the same operations at every update, whatever the numbers.
+
+    Of a function of the user's own nobody knows: it may count its calls.
+    """
+    return isinstance(rule, Feedback | FlatSpot) or getattr(rule, "func", None) is backward

@@ -51,11 +51,13 @@ class Tally:
     def add(self, activations: Activations, Y: Tensor) -> None:
         """Count one batch, which may be summed later, together with others.
 
+        Activations are copied, since the next batch's may be written over them.
+
         Args:
             activations: of the batch, (m, n_y) each at the output.
             Y: its targets, (m, n_y).
         """
-        self.pending.append((activations.z2, activations.A2, Y))
+        self.pending.append((activations.z2.clone(), activations.A2.clone(), Y))
         self.pending_size += Y.numel()
         if self.pending_size >= PENDING:
             self.flush()
@@ -77,7 +79,7 @@ class Tally:
         """Whether each answer is right, (m,) bool."""
         if self.multilabel or Y.shape[1] == 1:
             return ((A2 > 0.5) == (Y > 0.5)).all(dim=1)
-        return A2.argmax(dim=1) == Y.argmax(dim=1)
+        return A2.max(dim=1).indices == Y.max(dim=1).indices  # argmax takes three times as long
 
     def read(self, device: torch.device) -> Sums:
         """The sums over all devices; then begin anew."""

@@ -21,6 +21,10 @@ from handgrad.dashboard.report import Facts, report
 from handgrad.dashboard.scalars import Scalars, Watched
 from handgrad.module import TwoLayerNetwork
 
+FLUSH_SECONDS = (
+    1.0  # after which TensorBoard sees what was written; waiting for the disk costs time
+)
+
 
 class Dashboard(Callback):
     """Writes what the equations hold, within a share of the training's time; the first device does.
@@ -64,6 +68,7 @@ class Dashboard(Callback):
         self.scalars = Scalars(self.tier, copied(pl_module))
         self.allowances = allowances(self.share)
         self.started, self.counted = time.perf_counter(), trainer.global_step
+        self.flushed = self.started
 
     def introduce(self, trainer: L.Trainer, network: TwoLayerNetwork) -> None:
         """Write what holds for the whole run."""
@@ -132,8 +137,10 @@ class Dashboard(Callback):
             self.points.setdefault(tag, []).append(figure)
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=trainer.global_step)
-        for log in self.logs:
-            log.experiment.flush()  # so that the time of writing is counted, and seen at once
+        if time.perf_counter() - self.flushed > FLUSH_SECONDS:
+            for log in self.logs:
+                log.experiment.flush()
+            self.flushed = time.perf_counter()
 
     def pace(self, trainer: L.Trainer, examples: int) -> dict[str, float]:
         """How fast the training goes, and what looking costs."""

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from handgrad.data.part import Part
 
-BLOCK_BYTES = 4 * 2**20  # of inputs gathered at once: stays in the processor's cache
+BLOCK_BYTES = 12 * 2**20  # of inputs gathered at once: stays in the processor's last cache
+CHUNK_BYTES = 4 * 2**20  # of inputs evaluated at once
+LAYOUTS = 256  # of blocks, kept at most
 ALIGNMENT = 64  # bytes: where a tensor begins can change the rounding of its products
 
 
@@ -37,6 +39,13 @@ class Block(NamedTuple):
     targets: Tensor  # (rows of this device, n_y)
     updates: tuple[Update, ...]
     rows: np.ndarray  # the examples' indices in the training part; some rows are of no update
+
+
+class Layout(NamedTuple):
+    """How consecutive updates of one pass lie in a block."""
+
+    updates: tuple[Update, ...]
+    positions: np.ndarray  # of the block's rows in the pass's order, from the first update's on
 
 
 def share(examples: int, rank: int, world_size: int) -> slice:
@@ -176,6 +185,7 @@ class TrainingBlocks:
     ) -> None:
         self.part, self.plan = part, plan
         self.updates_done, self.horizon = updates_done, horizon
+        self.layouts: dict[tuple[int, int, int], Layout] = {}
         self.aligned = ALIGNMENT // math.gcd(ALIGNMENT, part.bytes_per_example)  # rows
 
     def __iter__(self) -> Iterator[Block]:
@@ -208,17 +218,47 @@ class TrainingBlocks:
         rows: list[np.ndarray] = []
         updates: list[Update] = []
         offset = 0
-        for k in range(number, number + count):
-            order = self.plan.order(k // self.plan.updates_per_pass)
-            update, positions = self.plan.update(k, offset)
-            updates.append(update)
-            rows += [order[position] for position in positions]
-            offset += sum(position.stop - position.start for position in positions)
-            gap = -offset % self.aligned
-            rows.append(order[:1].repeat(gap))
-            offset += gap
+        while count:
+            number_of_pass, first = divmod(number, self.plan.updates_per_pass)
+            here = min(count, self.plan.updates_per_pass - first)
+            layout = self.layout(first, here, offset)
+            start = first * self.plan.accumulate * self.plan.batch_size
+            rows.append(self.plan.order(number_of_pass)[start + layout.positions])
+            updates += layout.updates
+            offset += len(layout.positions)
+            number, count = number + here, count - here
         indices = np.concatenate(rows)
         return Block(*self.part.take(torch.from_numpy(indices)), tuple(updates), indices)
+
+    def layout(self, first: int, count: int, offset: int) -> Layout:
+        """How `count` updates of a pass lie in a block, from its row `offset` on.
+
+        It is the same wherever in the pass they are, unless the last one, which may be short, is
+        among them; so it is worked out once.
+        """
+        if first + count < self.plan.updates_per_pass:
+            first = 0
+        key = (first, count, offset)
+        if key not in self.layouts:
+            if len(self.layouts) >= LAYOUTS:
+                self.layouts.clear()
+            self.layouts[key] = self.laid_out(*key)
+        return self.layouts[key]
+
+    def laid_out(self, first: int, count: int, offset: int) -> Layout:
+        """As `layout`, worked out."""
+        start = first * self.plan.accumulate * self.plan.batch_size
+        updates: list[Update] = []
+        positions: list[np.ndarray] = []
+        for number in range(first, first + count):
+            update, slices = self.plan.update(number, offset)
+            updates.append(update)
+            positions += [np.arange(each.start, each.stop) for each in slices]
+            offset += sum(each.stop - each.start for each in slices)
+            gap = -offset % self.aligned
+            positions.append(np.full(gap, start))
+            offset += gap
+        return Layout(tuple(updates), np.concatenate(positions) - start)
 
     def whole_block(self, number: int, count: int) -> Block:
         """The `count` full-batch updates from `number` on: views of this device's examples."""
@@ -234,7 +274,7 @@ class EvaluationChunks:
     def __init__(self, part: Part, rank: int, world_size: int, limit: int | None = None) -> None:
         examples = len(part) if limit is None else min(len(part), limit)
         self.part, self.share = part, share(examples, rank, world_size)
-        self.rows = max(1, BLOCK_BYTES // part.bytes_per_example)
+        self.rows = max(1, CHUNK_BYTES // part.bytes_per_example)
 
     def __len__(self) -> int:
         """Chunks; at least one, so that a device with an empty share still joins the sums."""
