@@ -47,7 +47,8 @@ EXPECTED = (  # what a file that is accepted may be warned of
 
 def amounts(short: int, long: int) -> pytest.MarkDecorator:
     """A test's two forms."""
-    return pytest.mark.parametrize("amount", [short, pytest.param(long, marks=pytest.mark.slow)])
+    slow = (pytest.mark.slow, pytest.mark.timeout(1200))
+    return pytest.mark.parametrize("amount", [short, pytest.param(long, marks=slow)])
 
 
 def fuzz(amount: int, drawn: st.SearchStrategy[Any], act: Callable[[Any], str]) -> Counter[str]:

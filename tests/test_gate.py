@@ -454,7 +454,12 @@ CHANGES = [  # a setting, and what the line tells of it
 
 @pytest.mark.parametrize(("changed", "named"), CHANGES, ids=[c for c, _ in CHANGES])
 def test_a_checkpoint_of_another_training_is_one_line_with_both_values(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path, changed: str, named: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    trained: Path,
+    changed: str,
+    named: str,
 ) -> None:  # 42
     monkeypatch.chdir(tmp_path)
     more = (f"ckpt_path={trained}", "trainer.max_epochs=2")
@@ -466,6 +471,8 @@ def test_a_checkpoint_of_another_training_is_one_line_with_both_values(
         run.mkdir()
         train_task.run(right, [], run)
         assert (run / "metrics.json").exists()
+        said = capfd.readouterr().out
+        assert names_all(said, named) == ("on_change=accept: " in said) == (right is not config)
         shutil.rmtree(run)
 
 

@@ -29,7 +29,7 @@ class WrongGradient(Failed):
 
 def warn(text: str) -> None:
     """Say what is accepted and yet looks like a slip: one line, which is no error's."""
-    print(f"train.py: warning: {text}")
+    print(f"train.py: warning: {printable(text)}")
 
 
 def in_bytes(size: int) -> str:

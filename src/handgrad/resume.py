@@ -54,6 +54,8 @@ def find(
         was, now = checkpoint["config"]["optimizer"]["lr"], config["optimizer"]["lr"]
         if was != now:
             notes.append(f"optimizer.lr={was} in the checkpoint, {now} from here on")
+        if changed := differences(checkpoint["fingerprint"], fingerprint):
+            notes.append(f"on_change=accept: it was trained with {'; with '.join(changed)}")
     else:
         notes.append(
             f"nothing is left to do: {path.parent.parent} made all of its {updates} updates"
