@@ -47,7 +47,10 @@ def test_a_signal_under_torchrun_saves_and_ends_all(
     pids = {"torchrun": torchrun.pid, "rank 0": ranks[0], "rank 1": ranks[1]}
     begin = time.monotonic()
     os.kill(pids[whom], number)
-    code = torchrun.wait(LONGEST)
+    try:
+        code = torchrun.wait(LONGEST)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"it still runs: {(tmp_path / 'err').read_text()}") from None
     until(lambda: not any(map(is_running, ranks)), LONGEST)
     print(f"{whom}, signal {number}: exit code {code} after {time.monotonic() - begin:.1f} s")
     assert code == 1
