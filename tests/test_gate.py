@@ -274,6 +274,7 @@ ARRAYS = {  # wrong arrays, what the line names, right arrays
     "35 axes": ({"X": X[:, 0], "y": Y}, "(12,) (examples, features)", {"X": X, "y": Y > 0}),
     "35 one-hot": ({"X": X, "y": 3 * np.eye(12)}, "row 0 'y0' 3 [0, 1]", {"X": X, "y": np.eye(12)}),
     "35 texts": ({"X": X.astype(str), "y": Y}, "<U real", {"X": X.astype(int), "y": Y.astype(str)}),
+    "0 long": ({"X": X.astype("g"), "y": Y}, "a.npz float64", {"X": X, "y": Y}),
     "0 a name": ({"Z": X, "y": Y}, "data.features=X Z, y", {"X": X, "y": Y}),
 }
 
