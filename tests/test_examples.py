@@ -11,7 +11,6 @@ from sklearn.datasets import load_digits, load_iris
 
 from handgrad import backprop
 from handgrad.module import TwoLayerNetwork
-from handgrad.spreadsheet import safe
 
 COLUMNS = ["row", "label", "prediction", "probability", "gradient_norm", "part"]
 
@@ -115,13 +114,3 @@ def test_independent_labels_have_a_column_each(train: Train, tmp_path: Path) -> 
     assert {"probability_red", "prediction_round", "label_red", "label_round"} < set(found.columns)
     np.testing.assert_array_equal(found["label_red"], table["red"])
     np.testing.assert_array_equal(found["label_round"], table["round"])
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+A1", "-x", "@SUM", "\tx", "\rx", "-1+cmd|A0", "-inf"])
-def test_what_a_spreadsheet_would_run_is_quoted(text: str) -> None:
-    assert safe(text) == f"'{text}"
-
-
-@pytest.mark.parametrize("text", ["-1", "+2.5", "-.5e-3", "3", "setosa", "a=b", "", "'"])
-def test_numbers_and_plain_words_are_left_alone(text: str) -> None:
-    assert safe(text) == text

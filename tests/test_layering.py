@@ -63,7 +63,7 @@ LAYERS = {
         (
             *("*schema*.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
             *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
-            *("checkpoint*.py", "fingerprint.py", "resume.py"),
+            *("checkpoint*.py", "fingerprint.py", "resume.py", "continued.py", "csv_log.py"),
             *("run_folder.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
             *("sweep/*.py", "earlier.py"),
             *("tables.py", "spreadsheet.py", "help_page.py"),

@@ -2,13 +2,19 @@
 
 import json
 import math
+import re
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import planted
 import pytest
+import several
 import torch
-from conftest import ROOT, Fitted, Train, fit
+from conftest import ROOT, Fitted, Train, composed, fit
 
-from handgrad import nonfinite
+from handgrad import build, nonfinite
+from handgrad.launch import Job
 from handgrad.nonfinite import NonFinite
 
 IRIS = (
@@ -97,6 +103,103 @@ def test_a_skipped_update_changes_nothing_but_the_count(
     figures = json.loads((answer.folder / "metrics.json").read_text())
     assert figures["run/skipped_updates"] == 3
     assert math.isfinite(figures["cost/train"])
+
+
+ALL_BAD = (
+    *("backward=custom", "backward.function=planted.spoils_all", "check.at_start=false"),
+    "on_nonfinite=skip",
+)
+
+
+@pytest.mark.parametrize("scheduler", ["none", "step"])
+def test_an_epoch_of_skipped_updates_alone_stops_the_run(
+    train: Train, monkeypatch: pytest.MonkeyPatch, scheduler: str
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    answer = train(*IRIS, *ALL_BAD, f"scheduler={scheduler}", "logger=none")
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1, answer.err
+    assert "update 5: the first value that is not finite is in dz1" in answer.err
+    assert "5 updates in a row were left out, as many as an epoch has" in answer.err
+    assert not (answer.folder / "metrics.json").exists()
+
+
+def test_fewer_skipped_updates_in_a_row_do_not_stop_the_run() -> None:
+    streak, ends = nonfinite.Streak(), []
+    for update in (1, 2, 4, 5, 7, 8, 9):
+        try:
+            streak.add(NonFinite(update, "W1", [], []), 3)
+        except NonFinite as stopped:
+            ends.append((stopped.update, stopped.in_a_row))
+    assert ends == [(9, 3)]
+
+
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam"])
+def test_a_schedule_that_drives_the_rate_beyond_all_numbers_is_one_line(
+    train: Train, optimizer: str, on_nonfinite: str
+) -> None:
+    schedule = ("scheduler=exponential", "scheduler.interval=step", "scheduler.gamma=1e15")
+    answer = train(
+        *IRIS, *schedule, f"optimizer={optimizer}", f"on_nonfinite={on_nonfinite}", "logger=none"
+    )
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1, answer.err
+    assert re.search(r"learning rate of \d\S*e\+\d\d, .*; see optimizer and scheduler", answer.err)
+    last = answer.folder / "checkpoints" / "last.ckpt"
+    assert not last.exists()  # there was no epoch
+
+
+TWO = (
+    *("data=npz", "data.batch_size=20", "model.hidden=5", "trainer.max_epochs=3"),
+    *("trainer.log_every_n_steps=3", "check.at_start=false", "trainer.timeout=20"),
+    *("logger=none", "dashboard=off", "trainer.enable_progress_bar=false"),
+)
+OUTLIER = ("backward=custom", "backward.function=planted.spoils_outliers")
+HOW = {  # the third ends at an epoch without an update
+    "stop": (*OUTLIER, "on_nonfinite=stop"),
+    "skip": (*OUTLIER, "on_nonfinite=skip"),
+    "skip all": ALL_BAD,
+}
+
+
+def test_two_processes_answer_as_one_does(tmp_path: Path) -> None:
+    """The bad example is on one device alone; both stop there, or both skip."""
+    path = several.write_examples(tmp_path / "a.npz", 120)
+    with np.load(path) as arrays:
+        X, y = arrays["X"], arrays["y"]
+    X[77, 0] = 1000
+    np.savez(path, X=X, y=y)
+    data = composed(*TWO, f"data.path={path}")
+    rows = build.data(data).read().indices["train"]
+    assert 77 in rows
+    answers: dict[tuple[str, int], tuple[list[str], Any, Any]] = {}
+    for devices in (1, 2):
+        jobs = []
+        for how, overrides in HOW.items():
+            config = composed(*TWO, f"data.path={path}", *overrides, f"trainer.devices={devices}")
+            folder = tmp_path / f"{how}{devices}"
+            folder.mkdir()
+            jobs.append(Job(config, [], folder))
+        several.run_on(devices, jobs, tmp_path)
+        for how, job in zip(HOW, jobs, strict=True):
+            errors = [each.read_text() for each in sorted(job.folder.glob("device*.error"))]
+            told = [error.replace(str(job.folder), "FOLDER") for error in errors]
+            weights = metrics = None
+            if not errors:
+                weights = torch.load(job.folder / "device0.pt")
+                metrics = json.loads((job.folder / "metrics.json").read_text())
+            answers[how, devices] = (told, weights, metrics)
+    for how, n in (("stop", 0), ("skip all", 4)):
+        (one,), two = answers[how, 1][0], answers[how, 2][0]
+        assert two == [one, one]
+        assert ("for the examples 77;" in one) == (how == "stop"), one
+        assert f"{n} updates in a row" in one or how == "stop"
+    (_, one, figures), (_, two, same) = answers["skip", 1], answers["skip", 2]
+    assert figures["run/skipped_updates"] == same["run/skipped_updates"] == 3
+    assert figures["run/updates"] == same["run/updates"] == 12
+    for mine, its in zip(one, two, strict=True):
+        torch.testing.assert_close(mine, its)
 
 
 @pytest.mark.parametrize("lr", [1e38, 3e38])  # beyond what the command line accepts

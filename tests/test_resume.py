@@ -184,3 +184,72 @@ def test_two_processes_continue_bitwise_from_every_update(tmp_path: Path, accumu
     whole, *others = (last_of(job.folder) for job in jobs)
     for number, each in enumerate(others, 1):
         assert differing(comparable(whole), comparable(each)) == [], number
+
+
+EVERY_UPDATE = "scheduler.interval=step"
+SETTINGS: dict[str, tuple[str, str, float, float]] = {
+    # how it begins, what is new, the rate of the next update, the rate after it
+    "momentum": ("optimizer=momentum", "optimizer.momentum=0.3", 0.1, 0.1),
+    "rate": ("optimizer=momentum", "optimizer.lr=0.7", 0.7, 0.7),
+    "decay": ("optimizer=momentum", "optimizer.weight_decay=0.2", 0.1, 0.1),
+    "averages": ("optimizer=adam", "optimizer.betas=[0.5,0.6]", 0.001, 0.001),
+    "schedule": (
+        f"optimizer=momentum scheduler=exponential {EVERY_UPDATE}",
+        "scheduler.gamma=0.5",
+        0.1 * 0.95**9,
+        0.1 * 0.95**9 * 0.5,
+    ),
+    "rate of a schedule": (
+        f"optimizer=momentum scheduler=exponential {EVERY_UPDATE}",
+        "optimizer.lr=1",
+        0.95**9,
+        0.95**10,
+    ),
+    "a first schedule": (
+        "optimizer=momentum",
+        f"scheduler=exponential scheduler.gamma=0.5 {EVERY_UPDATE}",
+        0.1,
+        0.05,
+    ),
+    "another schedule": ("optimizer=momentum scheduler=cosine", "scheduler=step", 0.1, 0.1),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS.values(), ids=SETTINGS)
+def test_a_new_setting_holds_from_where_the_training_goes_on(
+    tmp_path: Path, case: tuple[str, str, float, float]
+) -> None:
+    """Compared with the formula of the update, for the gradient that the unchanged run saw."""
+    began, new, rate, rate_after = case
+    begun, more = began.split(), new.split()
+    each = "callbacks.checkpoint.every_n_updates=1"
+    run(tmp_path / "whole", each, *begun)
+    at = 9  # the next update ends an epoch
+    path = tmp_path / "whole" / f"{at}.ckpt"
+    before, same = (
+        torch.load(path.with_stem(str(number)), weights_only=True) for number in (at, at + 1)
+    )
+    limit = f"trainer.max_steps={at + 1}"
+    found = run(tmp_path / "resumed", each, *begun, *more, limit, begin=path)
+    was, now = (configured(*begun, *overrides)["optimizer"] for overrides in ([], more))
+    for number, name in enumerate(("W1", "W2", "b1", "b2")):  # as the optimizer has them
+        W = before["state_dict"][name]
+        old, later = (each["optimizer_states"][0]["state"][number] for each in (before, same))
+        if "betas" in now:
+            beta = was["betas"][0]
+            g = (later["exp_avg"] - beta * old["exp_avg"]) / (1 - beta)
+            beta1, beta2 = now["betas"]
+            first = (beta1 * old["exp_avg"] + (1 - beta1) * g) / (1 - beta1 ** (at + 1))
+            second = (beta2 * old["exp_avg_sq"] + (1 - beta2) * g**2) / (1 - beta2 ** (at + 1))
+            step = first / (second.sqrt() + now["eps"])
+        else:
+            g = later["momentum_buffer"] - was["momentum"] * old["momentum_buffer"]
+            decay = now["weight_decay"] if name in ("W1", "W2") else 0
+            step = now["momentum"] * old["momentum_buffer"] + g + decay * W
+        torch.testing.assert_close(
+            found["state_dict"][name] - W, -rate * step, rtol=2e-3, atol=2e-6
+        )
+    for group in found["optimizer_states"][0]["param_groups"]:
+        assert group["lr"] == pytest.approx(rate_after)
+    settings = ("optimizer_states", "state_dict")
+    assert any(differing(found[name], same[name]) for name in settings)  # it does make a difference

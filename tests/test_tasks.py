@@ -10,11 +10,12 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from conftest import Answer, Train, files
+from conftest import Answer, Train, files, fit
 from sklearn.datasets import load_iris
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from handgrad import backprop
 from handgrad.module import TwoLayerNetwork
 
 IRIS = ("data=iris", "model.hidden=5")
@@ -286,6 +287,8 @@ def test_early_stopping_may_watch_the_training_part(train: Train) -> None:
         ("trainer.deterministic=true",),
         ("optimizer=lbfgs", "data.batch_size=full"),
         ("data=xor", "data.examples=4", "data.noise=0", "data.validation=0", "data.test=0"),
+        ("trainer.max_steps=3",),  # it ends before the first validation
+        ("trainer.max_steps=3", "callbacks.early_stopping.patience=1"),
     ],
     ids=" ".join,
 )
@@ -295,6 +298,21 @@ def test_a_run_without_some_part_ends_well(train: Train, overrides: tuple[str, .
     figures = metrics(answer)
     assert "cost/train" in figures
     assert ("cost/test" in figures) == (not any("test" in override for override in overrides[-1:]))
+
+
+def test_a_fraction_of_a_part_is_a_fraction_of_its_examples(train: Train) -> None:
+    """Compared with a part that is as small, of the same examples: their order is kept."""
+    half = ("trainer.limit_val_batches=0.5", "trainer.limit_test_batches=0.5")
+    answer = train(*IRIS, "trainer.max_epochs=2", *half)
+    assert answer.code == 0, answer.err
+    fitted = fit(*IRIS, "trainer.max_epochs=2")
+    checkpoint_of = torch.load(answer.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    for mine, its in zip(fitted.network.trained, checkpoint_of["state_dict"].values(), strict=True):
+        assert torch.equal(mine, its)
+    X, Y = fitted.data.parts["val"].rows(slice(len(fitted.data.parts["val"]) // 2))
+    with torch.no_grad():
+        expected = backprop.cost(backprop.forward(fitted.network.params, X), Y)
+    assert metrics(answer)["cost/val"] == pytest.approx(float(expected), rel=1e-5)
 
 
 # Test, predict, export

@@ -46,7 +46,7 @@ def bad_input() -> Iterator[None]:
         yield
     except (ValueError, OSError, MisconfigurationException, InstantiationException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        raise BadInput(" ".join(str(cause or error).split())) from error
+        raise BadInput(str(cause or error)) from error
 
 
 def data(config: dict[str, Any]) -> ExampleData:
@@ -182,8 +182,15 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
 
 
 def loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
-    """The loggers, which write into the run's folder."""
-    return [instantiate(node, save_dir=str(folder)) for node in config["logger"].values() if node]
+    """The loggers, which write into the run's folder.
+
+    Raises:
+        BadInput: if there is no such class.
+    """
+    with bad_input():
+        return [
+            instantiate(node, save_dir=str(folder)) for node in config["logger"].values() if node
+        ]
 
 
 def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Callback]:

@@ -21,7 +21,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 from typing_extensions import override
 
-from handgrad.errors import BadInput, Failed
+from handgrad.errors import BadInput, Failed, in_bytes
 
 PLAIN = (Tensor, str, int, float, bool, type(None))
 SEAL = re.compile(rb"sealed by handgrad: [0-9a-f]{64}")  # the comment of the zip archive
@@ -73,7 +73,7 @@ def write(checkpoint: Mapping[str, Any], path: Path, previous: Path | None = Non
             temporary.unlink(missing_ok=True)
         raise Failed(
             f"{path} cannot be written ({error.strerror or error}; it needs "
-            f"{len(content) / 2**20:.1f} MB); an earlier one is as it was"
+            f"{in_bytes(len(content))}); an earlier one is as it was"
         ) from error
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
+from handgrad.continued import take_settings
 from handgrad.errors import Failed
 from handgrad.module import TwoLayerNetwork
 
@@ -48,6 +49,12 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=every_n_epochs is not None,
         )
         self.path = Path(str(self.dirpath), "best.ckpt")
+
+    @override
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        """Where a training ends before its first validation, there is no figure and no best."""
+        if self.monitor in monitor_candidates:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -131,6 +138,12 @@ class Patience(EarlyStopping):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = self.wait_count >= self.patience
 
+    @override
+    def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
+        """Where a training ends before its first validation, there is no figure to look at."""
+        if self.monitor in trainer.callback_metrics:
+            super()._run_early_stopping_check(trainer)
+
 
 class Resumable(Callback):
     """Puts into every checkpoint what a training that continues it needs; refuses a bad state.
@@ -142,7 +155,6 @@ class Resumable(Callback):
 
     def __init__(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> None:
         self.config, self.fingerprint = config, fingerprint
-        self.rate_factor = 1.0
 
     @override
     def on_save_checkpoint(
@@ -169,23 +181,12 @@ class Resumable(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         pl_module.go_on_gathering(checkpoint["gathered"])
-        self.rate_factor = self.config["optimizer"]["lr"] / checkpoint["config"]["optimizer"]["lr"]
+        made = pl_module.configure_optimizers()
+        optimizer = made["optimizer"] if isinstance(made, dict) else made
+        take_settings(checkpoint, self.config, optimizer)
         states = checkpoint["random_states"]
         if trainer.global_rank < len(states):
             set_random_state(states[trainer.global_rank])
-
-    @override
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let a learning rate that is new hold from here on, at its place in the schedule."""
-        factor, self.rate_factor = self.rate_factor, 1.0
-        if factor == 1:
-            return
-        for group in trainer.optimizers[0].param_groups:
-            for key in group.keys() & {"lr", "initial_lr"}:
-                group[key] *= factor
-        for each in trainer.lr_scheduler_configs:
-            bases: list[float] = getattr(each.scheduler, "base_lrs", [])
-            bases[:] = [base * factor for base in bases]
 
 
 def random_state() -> dict[str, Any]:

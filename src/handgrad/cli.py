@@ -26,11 +26,12 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from handgrad import ranks
-from handgrad.errors import BadInput, Failed, warn
+from handgrad.errors import BadInput, Failed, printable, warn
 from handgrad.help_page import list_groups_without_copies
 from handgrad.run_folder import claimed, probe
 
 BAD_INPUT = 2
+ODD_CHOICE = (TypeError, ValueError)  # of Hydra, where a group is to be no name, or [false]
 TYPED = 32  # values of one key that somebody typed; more of them are a range
 ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -59,7 +60,7 @@ def main(config_path: Path) -> int:
         sys.argv[1:] = flags_first(sys.argv[1:])
         with ranks.one_folder():
             composed()
-    except (BadInput, HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (BadInput, HydraException, OmegaConfBaseException, YAMLError, *ODD_CHOICE) as error:
         if codes:
             raise  # not about the command line: a job was running
         return refuse(error)
@@ -68,7 +69,7 @@ def main(config_path: Path) -> int:
 
 def refuse(error: Exception) -> int:
     """Print one line about bad input."""
-    print(f"train.py: {one_line(error)}", file=sys.stderr)
+    print(f"train.py: {printable(one_line(error))}", file=sys.stderr)
     return BAD_INPUT
 
 
@@ -126,10 +127,10 @@ def one_line(error: Exception) -> str:
         return f"{error.override}: not KEY=VALUE; quote an odd value twice, as in {quoted}"
     if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
         return " ".join(f"{error.full_key}: {error.msg}".split())
-    if "Config group override must be" in text:  # Hydra does not say which
+    if isinstance(error, TypeError) or "Config group override must be" in text:
         named = [
             each for each in sys.argv[1:] if each.lstrip("+").partition("=")[0] in ("", *GROUPS)
-        ]
+        ]  # Hydra does not say which
         return f"{' '.join(named)}: a group takes the name of a choice, such as none; see --help"
     if match := re.search(r"Could not (?:override|append to config|delete)[^']*'([^'=]+)", text):
         return unknown_key(match[1].lstrip("+~"))

@@ -1,8 +1,13 @@
 """What the user is told: what must be mended, what the run found wrong, what looks like a slip."""
 
+LONGEST = 1000  # characters of a line, of which a name in the user's file may have more
+
 
 class BadInput(Exception):
     """What the user gave is wrong; the message is one clear line. Exit code 2."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class Failed(Exception):
@@ -24,4 +29,23 @@ class WrongGradient(Failed):
 
 def warn(text: str) -> None:
     """Say what is accepted and yet looks like a slip: one line, which is no error's."""
-    print(f"train.py: warning: {text}")
+    print(f"train.py: warning: {printable(text)}")
+
+
+def in_bytes(size: int) -> str:
+    """A number of bytes in the largest unit of which it has one."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def printable(text: str) -> str:
+    """The text as one line, without its middle if it is long, and nothing in it for a terminal.
+
+    A file may hold characters that move the cursor or cannot be seen: they are spelt.
+    """
+    line = " ".join(text.split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)

@@ -16,7 +16,7 @@ from handgrad.blocks import Block, Seen, Update
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
 from handgrad.loss_scale import LossScale
-from handgrad.nonfinite import NonFinite, Snapshot, all_finite
+from handgrad.nonfinite import NonFinite, Snapshot, Streak, all_finite
 from handgrad.recording import Equations, Recorded
 from handgrad.rules import Feedback, Rule
 from handgrad.tally import Sums, Tally
@@ -106,7 +106,7 @@ class TwoLayerNetwork(L.LightningModule):
         self.scheduler_monitor, self.ordered_sums = scheduler_monitor, ordered_sums
         self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
         self.epoch = Sums()
-        self.on_nonfinite, self.skipped = on_nonfinite, 0
+        self.on_nonfinite, self.skipped, self.streak = on_nonfinite, 0, Streak()
         self.last_seen: Seen | None = None  # of the newest update, for the check
         self.watched = False  # whether the parameters before a block's last update are kept
         self.before: Parameters | None = None  # those, copied, for the dashboard

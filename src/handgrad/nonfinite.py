@@ -32,7 +32,13 @@ class NonFinite(Exception):
         line: the first of `LINES` that is not; a weight stands for the step that made it so.
         rows: of the update's batch, over all devices, as positions in the training part.
         culprits: those of them whose own value is not finite; empty where it is of all together.
+
+    Attributes:
+        in_a_row: how many updates before it were left out, itself included, where that is why the
+            training stops.
     """
+
+    in_a_row = 0
 
     def __init__(self, update: int, line: str, rows: list[int], culprits: list[int]) -> None:
         super().__init__(f"update {update}: {line} is not finite")
@@ -111,6 +117,28 @@ def all_finite(parameters: list[Parameter]) -> bool:
     """
     norms = torch._foreach_norm(list[Tensor](parameters))
     return bool(torch.stack(list(norms)).sum().isfinite())
+
+
+class Streak:
+    """Counts the updates in a row that are left out.
+
+    Where they are as many as an epoch has, no batch is left that could bring the training on.
+    """
+
+    def __init__(self) -> None:
+        self.length, self.end = 0, 0
+
+    def add(self, found: NonFinite, updates_per_epoch: int) -> None:
+        """Count an update that was left out.
+
+        Raises:
+            NonFinite: at the last update of an epoch's worth of them.
+        """
+        self.length = self.length + 1 if found.update == self.end + 1 else 1
+        self.end = found.update
+        if self.length >= updates_per_epoch:
+            found.in_a_row = self.length
+            raise found
 
 
 class Witness:
@@ -194,7 +222,8 @@ def make_carefully(network: Any, block: Block) -> int:
         block: of which some update has a value that is not finite.
 
     Raises:
-        NonFinite: at the first value that is not, unless such updates are to be skipped.
+        NonFinite: at the first value that is not, or, if such updates are to be skipped, where an
+            epoch's worth of them was.
     """
     searches = optimizers.needs_closure(network.safe.optimizer)  # also where nothing is finite
     made = 0
@@ -208,6 +237,7 @@ def make_carefully(network: Any, block: Block) -> int:
         found = witness.verdict(network.trainer.global_step + made)
         if found is not None and not (searches and all_finite(network.trained)):
             network.leave_out(found)
+            network.streak.add(found, network.trainer.datamodule.plan().updates_per_epoch)
         if network.is_asked_to_stop():
             break
     return made

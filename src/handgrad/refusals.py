@@ -32,6 +32,8 @@ def explain(error: ValidationError, prefix: str) -> str:
     """A validation error as one line; of a union's errors, what any member accepts."""
     first, *others = error.errors()
     path = [str(part) for part in first["loc"]]
+    if not path:  # a key that is no text
+        return f"{prefix.removesuffix('.')}={first['input']!r}: {first['msg']}"
     top = path[0]
     key = prefix + top
     if first["type"] == "extra_forbidden":

@@ -8,6 +8,7 @@ import lightning as L
 
 from handgrad import saved
 from handgrad.checkpoint_files import keep
+from handgrad.csv_log import CsvLog
 from handgrad.dashboard.event_log import EventLog
 from handgrad.errors import BadInput
 from handgrad.fingerprint import differences
@@ -53,6 +54,8 @@ def find(
         was, now = checkpoint["config"]["optimizer"]["lr"], config["optimizer"]["lr"]
         if was != now:
             notes.append(f"optimizer.lr={was} in the checkpoint, {now} from here on")
+        if changed := differences(checkpoint["fingerprint"], fingerprint):
+            notes.append(f"on_change=accept: it was trained with {'; with '.join(changed)}")
     else:
         notes.append(
             f"nothing is left to do: {path.parent.parent} made all of its {updates} updates"
@@ -132,7 +135,9 @@ def prepare(start: Start, folder: Path, trainer: L.Trainer) -> None:
             path.unlink(missing_ok=True)
     elif start.path == previous.resolve():
         keep(previous, last)  # in place of the damaged one, which must not become the previous one
-    if any(folder.glob("events.out.tfevents.*")):
-        for log in trainer.loggers:
-            if isinstance(log, EventLog):
-                log.forget_after(start.updates if start.path else -1)
+    known = start.updates if start.path else -1
+    for log in trainer.loggers:
+        if isinstance(log, CsvLog) or (
+            isinstance(log, EventLog) and any(folder.glob("events.out.tfevents.*"))
+        ):
+            log.forget_after(known)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from handgrad.errors import BadInput
+from handgrad.errors import BadInput, in_bytes
 
 LOCK = ".lock"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # some file systems of a network
@@ -96,7 +96,7 @@ def probe(folder: Path, needed: int = 1) -> None:
 
 def unwritable(folder: Path, error: OSError, needed: int = 1) -> BadInput:
     """Why nothing can be written to a folder, as one line."""
-    room = f"; a checkpoint needs {needed / 2**20:.1f} MB" if error.errno == errno.ENOSPC else ""
+    room = f"; a checkpoint needs {in_bytes(needed)}" if error.errno == errno.ENOSPC else ""
     return BadInput(
         f"hydra.run.dir={folder}: cannot be written to ({error.strerror}{room}); "
         "name another folder"

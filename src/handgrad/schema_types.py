@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+LARGEST = 10**18  # of a number: 64-bit integers and float32 hold it, and nobody needs more
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+NotNegative = Annotated[int, Field(ge=0, le=LARGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-LARGEST = 1e30  # of a float key: below what float32 holds, and far above what anybody needs
 PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 NotNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

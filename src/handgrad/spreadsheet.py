@@ -5,11 +5,13 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "
 
 
 def safe(text: object) -> str:
-    """A class's name that a spreadsheet does not take for a formula; numbers stay what they are.
+    """A text of the user's that a spreadsheet takes for no formula; numbers stay what they are.
 
     OWASP, CSV injection (owasp.org/www-community/attacks/CSV_Injection): an apostrophe before it.
     """
-    name = str(text)
+    name = (
+        str(text).replace("\r\n", "\n").replace("\r", "\n")
+    )  # a bare \r is not quoted: it ends a row
     return f"'{name}" if name.startswith(FORMULA) and not is_number(name) else name
 
 

@@ -64,6 +64,7 @@ class ExampleData(L.LightningDataModule):
         self.known: Known | None = None
         self.scaling: Scaling | None = None
         self.parts: dict[str, Part] = {}
+        self.fractions: dict[str, int] = {}  # of a part, in examples, by the stage that sees them
 
     def read(self) -> "ExampleData":
         """Read the source and split it.
@@ -149,23 +150,35 @@ class ExampleData(L.LightningDataModule):
 
     @override
     def val_dataloader(self) -> EvaluationChunks | list[Any]:
-        return self.chunks("val")
+        return self.chunks("val", self.fraction("val", "val"))
 
     @override
     def test_dataloader(self) -> EvaluationChunks | list[Any]:
-        return self.chunks("test")
+        return self.chunks("test", self.fraction("test", "test"))
 
     @override
     def predict_dataloader(self) -> EvaluationChunks | list[Any]:
-        return self.chunks("test")
+        return self.chunks("test", self.fraction("test", "predict"))
 
-    def chunks(self, name: str) -> EvaluationChunks | list[Any]:
-        """The chunks of one part; an empty list where the part is empty."""
+    def chunks(self, name: str, most: int | None = None) -> EvaluationChunks | list[Any]:
+        """The chunks of one part, or of its first examples; an empty list where it is empty."""
         if not len(self.parts[name]):
             return []
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return EvaluationChunks(self.parts[name], rank, world_size)
+        return EvaluationChunks(self.parts[name], rank, world_size, most)
+
+    def fraction(self, name: str, stage: str) -> int | None:
+        """How many examples are seen where limit_val_batches and its kin are a fraction; else None.
+
+        Lightning would take the fraction of our chunks, of which a part may have one alone.
+        """
+        flag = f"limit_{stage}_batches"
+        limit = getattr(self.trainer, flag, None)
+        if isinstance(limit, float) and 0 < limit < 1:
+            self.fractions[stage] = max(1, int(limit * len(self.parts[name])))
+            setattr(self.trainer, flag, 1.0)
+        return self.fractions.get(stage)
 
     @override
     def state_dict(self) -> dict[str, Any]:

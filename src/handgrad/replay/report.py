@@ -16,6 +16,7 @@ from rich.table import Table
 from handgrad.benchmark.report import processor
 from handgrad.replay.values import is_share
 from handgrad.replay.verdict import Row
+from handgrad.spreadsheet import safe
 
 COLUMNS = ("run", "figure", "published", "accepted", "ours", "median of seeds (all)", "verdict")
 SPREAD = ("median", "least", "most")
@@ -112,5 +113,5 @@ def write_csv(name: str, config: dict[str, Any], rows: list[Row], path: Path) ->
             run, statistic, _, bounds, *_ = cells(row)
             numbers = [row.figure.published, bounds, row.ours, *spread(row)]
             values = " ".join(f"{value:.10g}" for value in row.values)
-            told = [values, config["replay"]["source"], *facts.values()]
-            lines.writerow([name, run, statistic, *numbers, row.verdict, *told])
+            told = [values, safe(config["replay"]["source"]), *facts.values()]
+            lines.writerow([safe(name), safe(run), statistic, *numbers, row.verdict, *told])

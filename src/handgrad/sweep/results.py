@@ -210,7 +210,7 @@ def write_csv(rows: Sequence[Row], metric: str, path: Path) -> None:
     keys = list(dict.fromkeys(key for row in rows for key in row.settings))
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["run", *keys, *names, "ended", "overrides"])
+        lines.writerow(["run", *map(safe, keys), *names, "ended", "overrides"])
         for row in rows:
             set_here = [safe(row.settings.get(key, "")) for key in keys]
             numbers = [row.figures.get(name, "") for name in names]

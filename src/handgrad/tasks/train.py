@@ -30,6 +30,8 @@ from handgrad.quiet import quiet_lightning
 from handgrad.resume import Start
 from handgrad.run_folder import claimed, probe
 
+OVERFLOW = "without overflow"  # in what PyTorch says of a number that a tensor's type cannot hold
+
 
 class Training(NamedTuple):
     """All that a training is made with."""
@@ -124,6 +126,10 @@ def fit_and_test(
         trainer.fit(network, datamodule=data, ckpt_path=checkpoint)
     except NonFinite as error:
         raise explained(error, network, data, Path(trainer.default_root_dir)) from None
+    except RuntimeError as error:
+        if OVERFLOW not in str(error):
+            raise
+        raise Failed(too_fast(trainer)) from error
     seconds = time.perf_counter() - start
     updates = trainer.global_step
     test_best(trainer, network, data)
@@ -140,6 +146,16 @@ def fit_and_test(
     return {**dict(sorted(network.published.items())), **ran}
 
 
+def too_fast(trainer: L.Trainer) -> str:
+    """Which factor of a step no weight can be multiplied with, in one line."""
+    rate = trainer.optimizers[0].param_groups[0]["lr"]
+    after = trainer.global_step
+    return (
+        f"after update {after}: with a learning rate of {rate:g}, a step has a factor that is "
+        "beyond the numbers of the weights; see optimizer and scheduler"
+    )
+
+
 def explained(
     error: NonFinite, network: TwoLayerNetwork, data: ExampleData, folder: Path
 ) -> Failed:
@@ -154,10 +170,12 @@ def explained(
         left = f"the last good checkpoint is {good} (update {checkpoint['global_step']})"
     except BadInput:
         left = "there is no checkpoint yet"
+    then = "on_nonfinite=skip leaves such updates out"
+    if error.in_a_row:
+        then = f"{error.in_a_row} updates in a row were left out, as many as an epoch has"
     return Failed(
         f"update {error.update}: the first value that is not finite is in {line}{of}; its batch "
-        f"are the examples {listed(batch)} of the data; {left}; on_nonfinite=skip leaves such "
-        "updates out"
+        f"are the examples {listed(batch)} of the data; {left}; {then}"
     )
 
 
