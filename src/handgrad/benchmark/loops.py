@@ -10,11 +10,12 @@ from torch.nn import Parameter
 from torch.nn.functional import binary_cross_entropy_with_logits, linear
 from typing_extensions import override
 
-from handgrad.backprop import Parameters, backward, forward
+from handgrad.backprop import Activations, Gradients, Parameters, backward, forward
 from handgrad.benchmark.contender import Contender, Loop, Run
 from handgrad.benchmark.workload import Workload
 from handgrad.gradient_sum import write
 from handgrad.optimizers import GradientDescent
+from handgrad.recording import Recorded
 
 
 class HandWritten(Loop):
@@ -26,8 +27,16 @@ class HandWritten(Loop):
         trained = [Parameter(tensor) for tensor in params]  # shares the storage
         params = Parameters(*trained)
         optimizer = GradientDescent(trained, self.work.learning_rate)
+
+        def compute(X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
+            for parameter in trained:
+                parameter.grad = None  # its memory serves this gradient
+            activations = forward(params, X)
+            return activations, backward(params, activations, X, Y)
+
+        equations = Recorded(compute)
         for X, Y in batches:
-            write(trained, backward(params, forward(params, X), X, Y))
+            write(trained, equations(X, Y)[1])
             optimizer.step()
 
 

@@ -59,6 +59,7 @@ class AsUsersRunIt(Contender):
                 "validation": 0.0,
                 "test": 0.0,
             },
+            "optimizer": {**config["optimizer"], "lr": work.learning_rate},
             "model": {**config["model"], "hidden": work.shape.hidden_features},
             "callbacks": {**config["callbacks"], "checkpoint": checkpoint},
             "trainer": {**trainer, "max_epochs": -1, "max_steps": updates},

@@ -18,6 +18,7 @@ from handgrad.initialization import initialize
 
 DATA_BYTES = 160 * 2**20  # of one shape's inputs at most: every contender's process holds them
 SQUARED_NORM = 100.0  # of an example's inputs on average, as in MNIST divided by 255
+STEADY = 30.0  # learning rate times hidden units: with more, differences of rounding grow
 PASSES = 1000  # over the data in one epoch of full-batch descent
 
 
@@ -78,7 +79,8 @@ class Workload:
     Args:
         shape: the sizes.
         path: the data that `write_data` kept.
-        config: of the whole benchmark; its seed, its initialisation and its learning rate count.
+        config: of the whole benchmark; its seed and its initialisation count, and its learning rate
+            where that is not too large for the comparison of final weights.
         dtype: of inputs and targets.
     """
 
@@ -86,7 +88,7 @@ class Workload:
         self, shape: Shape, path: Path, config: dict[str, Any], dtype: torch.dtype = torch.float32
     ) -> None:
         self.shape, self.path, self.config = shape, path, config
-        self.learning_rate: float = config["optimizer"]["lr"]
+        self.learning_rate: float = min(config["optimizer"]["lr"], STEADY / shape.hidden_features)
         with np.load(path) as arrays:
             examples = Examples(
                 X=arrays["X"],
