@@ -10,6 +10,7 @@ import torch
 
 from handgrad.benchmark import startup
 from handgrad.benchmark.measure import TOLERANCE, Measured
+from handgrad.benchmark.workload import PASSES
 
 PACKAGES = ("torch", "lightning", "scikit-learn", "numpy", "jax")
 TITLES = {
@@ -42,7 +43,7 @@ run with autograd's in float64: the distance over the way they went, {TOLERANCE:
 handgrad as users run it is task=train with logger, progress bar, checkpoints and live check, timed
 by its run/fit_seconds; the other loops do none of this. Lightning runs without logger, progress bar
 and checkpoints. scikit-learn computes each batch's cost too. JAX gathers each batch within a
-compiled scan over the pass. Full-batch descent has 1000 passes in an epoch. The peak is what
+compiled scan over the pass. Full-batch descent has {PASSES:,} passes in an epoch. The peak is what
 PyTorch's allocator held at once in three updates on one batch."""
 
 

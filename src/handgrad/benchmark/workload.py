@@ -19,7 +19,7 @@ from handgrad.initialization import initialize
 DATA_BYTES = 160 * 2**20  # of one shape's inputs at most: every contender's process holds them
 SQUARED_NORM = 100.0  # of an example's inputs on average, as in MNIST divided by 255
 STEADY = 30.0  # learning rate times hidden units: with more, differences of rounding grow
-PASSES = 1000  # over the data in one epoch of full-batch descent
+PASSES = 10_000  # over the data in one epoch of full-batch descent
 
 
 class Shape(NamedTuple):
