@@ -30,8 +30,10 @@ from handgrad.module import TwoLayerNetwork
 from handgrad.progress import TrainingProgress
 from handgrad.stopping import SignalStop, silence_lightning
 
-CACHED_ACTIVATIONS = 2**20  # numbers of a hidden layer that stay in a processor's cache
-SMALLEST_PIECE = 1024  # rows: with fewer, adding the pieces' gradients takes longer than products
+CACHED_ACTIVATIONS = 2**19  # numbers of a hidden layer that stay in a processor's cache
+SMALLEST_PIECE = (
+    768  # rows: fewer take longer to add than to multiply, more exceed autograd's memory
+)
 DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16}  # all others keep float32
 
 

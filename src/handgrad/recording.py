@@ -35,16 +35,25 @@ class Made(NamedTuple):
 
 
 class Listener(TorchDispatchMode):
-    """Notes all operations that are made while it is entered."""
+    """Notes all operations that are made while it is entered, and keeps their results.
+
+    Raises:
+        CannotRecord: as soon as the results take more storage than pays.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[Made] = []
+        self.bytes = 0
 
     @override
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.heard.append(Made(func, args, kwargs or {}, result))
+        if isinstance(result, Tensor) and not func.is_view:
+            self.bytes += result.nbytes
+        if self.bytes > LARGEST:
+            raise CannotRecord("its results are large")
         return result
 
 
@@ -64,7 +73,7 @@ class Recording:
     """
 
     def __init__(self, function: Equations, X: Tensor, Y: Tensor) -> None:
-        expected = function(X, Y)
+        function(X, Y)  # so that what it keeps for later calls is there
         with Listener() as listener:
             self.results = function(X, Y)
         self.steps: list[tuple[Callable[..., Tensor], list[Any], dict[str, Any]]] = []
@@ -72,11 +81,9 @@ class Recording:
         self.takes_Y: list[tuple[list[Any], int]] = []
         for made in listener.heard:
             self.note(made, X, Y)
-        kept: list[Tensor] = [step[2]["out"] for step in self.steps]
-        if sum(each.nbytes for each in kept) > LARGEST:
-            raise CannotRecord("its results are large")
-        for each in kept:
-            each.fill_(torch.nan)  # so that what is not made again is seen
+        expected = function(X, Y)
+        for _, _, keywords in self.steps:
+            keywords["out"].fill_(torch.nan)  # so that what is not made again is seen
         again = self(X, Y)
         pairs = zip((*expected[0], *expected[1]), (*again[0], *again[1]), strict=True)
         if not all(torch.equal(one, other) for one, other in pairs):
