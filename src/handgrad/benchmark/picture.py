@@ -4,6 +4,7 @@ import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from handgrad.benchmark.measure import Measured
 from handgrad.benchmark.report import TITLES
@@ -43,6 +44,7 @@ def draw_bars(axis: Axes, measured: list[Measured]) -> None:
     for place, median in enumerate(medians):
         axis.annotate(f" {median:,.0f}", (median, place), va="bottom", fontsize=8)
     axis.set_xlabel("microseconds an update")
+    axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(axis="x", alpha=0.25)
 
 
