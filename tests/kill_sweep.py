@@ -155,7 +155,7 @@ def struck(run: Run, kill: Kill, draw: random.Random) -> bool:
     until(lambda: not any(map(is_running, pids)), LONGEST)
     expected = 1 if kill.number == signal.SIGKILL else 128 + kill.number
     # Before train.py's first lines, the system ends a process by the signal itself.
-    assert code in (0, expected, -kill.number), f"exit code {code}: {run.err}"
+    assert code in (0, expected, -kill.number), f"exit code {code} of {kill}: {run.out}{run.err}"
     return code != 0 and (saving(run) or not kill.in_save)
 
 

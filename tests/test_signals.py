@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from forked import Run, children, is_running, start, until
 
-from handgrad import checkpoint_files
+from handgrad import checkpoint_files, signals
 from handgrad.module import TwoLayerNetwork
 
 PROCESSES = ("first", "device 0", "device 1", "all")
@@ -21,6 +21,22 @@ SMALL = (
 )
 LONGEST = 15  # seconds from a signal to the end; on an idle machine it is a fifth of one
 ENDLESS = (*SMALL, "trainer.max_epochs=-1", "trainer.max_time=00:00:02:00")
+
+
+def fails_when_it_is_left(number: int | None) -> None:
+    """As argparse does, whose own tidying up fails when it is left in the middle."""
+    try:
+        if number:
+            signal.raise_signal(number)
+    finally:
+        raise AttributeError("save_nargs")
+
+
+@pytest.mark.parametrize(("number", "end"), [(SIGTERM, SystemExit), (None, AttributeError)])
+def test_what_fails_while_it_is_left_hides_no_signal(number: int | None, end: type) -> None:
+    with pytest.raises(end) as left, signals.handled():
+        fails_when_it_is_left(number)
+    assert getattr(left.value, "code", 143) == 143
 
 
 def processes(run: Run) -> dict[str, list[int]]:

@@ -94,7 +94,12 @@ def handled(*, watched: bool = False) -> Iterator[None]:
     before = {number: signal.signal(number, note) for number in handled_numbers()}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
     try:
-        yield
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error.__context__, SystemExit):  # what was left then failed to tidy up
+                leave_if_asked()
+            raise
         leave_if_asked()
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGUSR1 and not watched and ranks.is_first():
