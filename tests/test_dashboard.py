@@ -23,6 +23,7 @@ from handgrad.backprop import Parameters, backward, cross_entropy, forward
 from handgrad.dashboard import address, equations, hparams, report, sections
 from handgrad.dashboard.allowance import Allowance
 from handgrad.dashboard.callback import Dashboard
+from handgrad.dashboard.event_log import EventLog
 from handgrad.dashboard.histograms import histogram
 from handgrad.dashboard.layout import layout
 from handgrad.dashboard.scalars import Scalars, Watched
@@ -324,6 +325,43 @@ def test_a_resumed_run_has_no_step_twice(train: Train, tmp_path: Path) -> None:
         assert steps == sorted(set(steps)), tag
         if tag.startswith("backward/"):
             assert steps == [1, *range(7, UPDATES + 1, 7)], tag
+
+
+def test_a_run_killed_at_its_very_end_has_every_last_point_once(train: Train) -> None:
+    first = train(*SMALL, GENEROUS)
+    whole = events.curves(first.folder)
+    for _ in range(2):
+        (first.folder / "metrics.json").unlink()  # written after all points
+        again = train(*SMALL, GENEROUS, "ckpt_path=last", into=first.folder)
+        assert again.code == 0, again.err
+    curves = events.curves(first.folder)
+    assert {tag: len(points) for tag, points in curves.items()} == {
+        tag: len(points) for tag, points in whole.items()
+    }
+    assert curves["cost/test"] == whole["cost/test"]
+
+
+def test_the_end_of_a_life_that_is_forgotten_is_written_again(tmp_path: Path) -> None:
+    def life(step: int | None, **points: int) -> EventLog:
+        log = EventLog(save_dir=str(tmp_path), name="", version="")
+        if step is not None:
+            log.forget_after(step)
+        for name, at in points.items():
+            log.log_metrics({name: at}, at)
+        log.save()
+        return log
+
+    life(None, early=40, end=60)
+    life(40, end=60)
+    last = life(60, early=60, end=60)
+    assert last.written_before == {"end"}
+    curves = events.curves(tmp_path)
+    assert {tag: [step for step, _ in points] for tag, points in curves.items()} == {
+        "early": [40, 60],
+        "end": [60],
+    }
+    life(40)
+    assert life(60).written_before == frozenset()
 
 
 def test_other_loggers_and_none_get_what_they_can_hold(train: Train) -> None:

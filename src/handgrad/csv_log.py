@@ -6,6 +6,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 
+END = ("cost/test", "run/fit_seconds")  # what a training that is over writes, also once more
+
 
 class CsvLog(CSVLogger):
     """Writes each point into metrics.csv at once; Lightning's own would begin a new file.
@@ -28,6 +30,7 @@ class CsvLog(CSVLogger):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("\n")]  # the last one may be torn
             rows = [row for row in csv.DictReader(whole) if int(row["step"]) <= step]
+            rows = [row for row in rows if not any(row.get(name) for name in END)]
         for row in rows:  # the writer of the experiment removes the file when it is made
             self.experiment.metrics.append({name: cell for name, cell in row.items() if cell})
         self.save()

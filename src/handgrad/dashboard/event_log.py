@@ -4,10 +4,14 @@
 # Protocol buffers make their classes when they are imported.
 
 from collections.abc import Mapping
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
@@ -28,12 +32,31 @@ class EventLog(TensorBoardLogger):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.described: set[str] = set()
+        self.resumed_at: int | None = None
 
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        values = [self.value(tag, float(figure)) for tag, figure in metrics.items()]
-        self.write(Summary(value=values), step)
+        known = self.written_before if step == self.resumed_at else frozenset()
+        new = {tag: float(figure) for tag, figure in metrics.items() if tag not in known}
+        if new:
+            self.write(Summary(value=[self.value(*each) for each in new.items()]), step)
+
+    @cached_property
+    def written_before(self) -> frozenset[str]:
+        """What an earlier life wrote at the update that the run resumes from.
+
+        There is such a thing where it was killed after its training, before all of its end.
+        """
+        files = sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
+        events = chain.from_iterable(EventFileLoader(str(file)).Load() for file in files)
+        tags: set[str] = set()
+        for event in events:
+            if event.HasField("session_log") and event.step <= self.resumed_at:
+                tags.clear()  # the life that began here made TensorBoard forget them
+            elif event.step == self.resumed_at:
+                tags |= {value.tag for value in event.summary.value}
+        return frozenset(tags)
 
     def value(self, tag: str, figure: float) -> Summary.Value:
         """One scalar; TensorBoard takes the description from a tag's first point."""
@@ -66,5 +89,6 @@ class EventLog(TensorBoardLogger):
     @rank_zero_only
     def forget_after(self, step: int) -> None:
         """Make TensorBoard forget what the run wrote after the update that it resumes from."""
+        self.resumed_at = step
         start = SessionLog(status=SessionLog.START)
         self.experiment._get_file_writer().add_event(Event(session_log=start), step + 1)
