@@ -1,5 +1,6 @@
 """A checkpoint's file is whole, or named as damaged; and a folder belongs to one run at a time."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def test_a_file_that_cannot_be_replaced_stays(written: Path) -> None:
         write({"state_dict": {"W1": written}}, written)
     assert written.read_bytes() == content
     assert [path.name for path in written.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_what_a_killed_save_left_as_one_file_leaves_nothing_else(written: Path) -> None:
+    previous = written.with_name("previous.ckpt")
+    os.link(written, previous)  # killed between the two renames
+    newer = {"state_dict": {}, "global_step": 2}
+    write(newer, written, previous)
+    assert sorted(path.name for path in written.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert read(written) == newer
+    assert read(previous) != newer
 
 
 def test_a_damaged_checkpoint_is_named_and_a_good_one_used(train: Train) -> None:

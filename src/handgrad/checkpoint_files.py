@@ -115,6 +115,7 @@ def keep(path: Path, previous: Path) -> None:
         temporary.unlink(missing_ok=True)
         os.link(path, temporary)
         os.replace(temporary, previous)
+        temporary.unlink(missing_ok=True)  # it stays where `previous` was the same file already
     except OSError:  # a file system without links
         os.replace(path, previous)
 
