@@ -93,6 +93,8 @@ class LastCheckpoint(Checkpoint):
         """Write the present state, unless it is written already."""
         if trainer.global_step != self.saved_at and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             self.saved_at = trainer.global_step
+            for logger in trainer.loggers:
+                logger.save()  # a run that goes on from here writes no point from before again
             trainer.save_checkpoint(self.path, storage_options=self.previous)
             self.saved_when = time.monotonic()
 
