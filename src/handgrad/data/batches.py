@@ -20,7 +20,7 @@ from handgrad.data.part import Part
 
 BLOCK_BYTES = 12 * 2**20  # of inputs gathered at once: stays in the processor's last cache
 CHUNK_BYTES = 4 * 2**20  # of inputs evaluated at once
-LAYOUTS = 256  # of blocks, kept at most
+LAYOUTS = 32  # of blocks, kept at most: each has a number for every row
 ALIGNMENT = 64  # bytes: where a tensor begins can change the rounding of its products
 
 
