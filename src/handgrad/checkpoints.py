@@ -93,8 +93,6 @@ class LastCheckpoint(Checkpoint):
         """Write the present state, unless it is written already."""
         if trainer.global_step != self.saved_at and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             self.saved_at = trainer.global_step
-            for logger in trainer.loggers:
-                logger.save()  # a run that goes on from here writes no point from before again
             trainer.save_checkpoint(self.path, storage_options=self.previous)
             self.saved_when = time.monotonic()
 
@@ -170,6 +168,8 @@ class Resumable(Callback):
         for name, weights in checkpoint["state_dict"].items():
             if not bool(weights.isfinite().all()):
                 raise Failed(f"{name} is not finite after update {trainer.global_step}: not saved")
+        for logger in trainer.loggers:
+            logger.save()  # a run that goes on from here writes no point from before again
         assert isinstance(pl_module, TwoLayerNetwork)
         checkpoint["config"], checkpoint["fingerprint"] = self.config, self.fingerprint
         checkpoint["gathered"] = pl_module.gathered()

@@ -9,9 +9,8 @@ def safe(text: object) -> str:
 
     OWASP, CSV injection (owasp.org/www-community/attacks/CSV_Injection): an apostrophe before it.
     """
-    name = (
-        str(text).replace("\r\n", "\n").replace("\r", "\n")
-    )  # a bare \r is not quoted: it ends a row
+    # A bare \r is not quoted, and ends a row.
+    name = str(text).replace("\r\n", "\n").replace("\r", "\n")
     return f"'{name}" if name.startswith(FORMULA) and not is_number(name) else name
 
 

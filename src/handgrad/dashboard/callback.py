@@ -21,9 +21,7 @@ from handgrad.dashboard.report import Facts, report
 from handgrad.dashboard.scalars import Scalars, Watched
 from handgrad.module import TwoLayerNetwork
 
-FLUSH_SECONDS = (
-    1.0  # after which TensorBoard sees what was written; waiting for the disk costs time
-)
+FLUSH_SECONDS = 1.0  # until TensorBoard sees what was written; each time costs some
 
 
 class Dashboard(Callback):
