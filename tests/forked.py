@@ -102,6 +102,8 @@ def start(
         environment: variables beside those of this process.
         prepare: changes what a test needs changed, in the run's processes.
     """
+    for name in ("out", "err"):  # of a run before: they tell when this one has begun
+        (folder / name).unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     saves, announcing = context.Pipe(duplex=False)

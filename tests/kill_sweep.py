@@ -141,6 +141,7 @@ def struck(run: Run, kill: Kill, draw: random.Random) -> bool:
         Whether it was killed as wanted; otherwise it had ended before, or its save had.
     """
     moment(run, kill, draw)
+    until(lambda: (run.folder / "err").exists() or run.process.exitcode is not None)  # it is ours
     hit = until(lambda: targets(run, kill.whom) or [0] * (run.process.exitcode is not None))
     if run.process.exitcode is not None:
         assert run.process.exitcode == 0, run.err
