@@ -33,7 +33,10 @@ def blocks_of(plan: BatchPlan, start: int = 0, horizon: int = 10**6) -> list[Blo
 def updates_of(blocks: list[Block]) -> list[tuple[list[list[float]], int]]:
     """Of each update, the examples in each of this device's pieces, and how many there are."""
     return [
-        ([block.inputs[piece, 0].tolist() for piece in update.pieces], update.examples)
+        (
+            [block.examples(update)[0][piece, 0].tolist() for piece in update.pieces],
+            update.examples,
+        )
         for block in blocks
         for update in block.updates
     ]
@@ -139,10 +142,39 @@ def test_blocks_end_at_the_horizon_and_hold_the_same_updates(horizon: int) -> No
 def test_a_block_does_not_outgrow_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = BatchPlan(examples=37, batch_size=3, seed=1)
     whole = updates_of(blocks_of(plan))
-    monkeypatch.setattr(batches, "BLOCK_BYTES", 8 * 10)  # ten examples of one float64
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 8 * 20)  # twenty examples of one float64
     blocks = blocks_of(plan)
-    assert max(len(block.inputs) for block in blocks) == 8  # three, filled up to 64 bytes
+    assert max(len(block.rows) for block in blocks) == 16  # two threes, filled up to 64 bytes
     assert updates_of(blocks) == whole
+
+
+@pytest.mark.parametrize("examples", [1, 8, 20, 1000])
+def test_what_is_gathered_at_once_fits_the_cache(
+    monkeypatch: pytest.MonkeyPatch, examples: int
+) -> None:
+    plan = BatchPlan(examples=37, batch_size=3, accumulate=2, microbatch=2, passes=2, seed=1)
+    whole = updates_of(blocks_of(plan))
+    monkeypatch.setattr(batches, "GROUP_BYTES", 8 * examples)
+    (block,) = blocks_of(plan)
+    groups = [block.examples(update)[0] for update in block.updates]
+    assert max(map(len, groups)) <= max(8, examples)  # one update at least
+    for update, inputs in zip(block.updates, groups, strict=True):
+        assert inputs[:, 0].tolist() == block.rows[update.group].tolist()
+        assert inputs.data_ptr() % 64 == 0
+        assert all(update.pieces[0].start % 8 == 0 for update in block.updates)
+    assert updates_of([block]) == whole
+
+
+def test_an_update_finds_its_examples_whenever_it_asks() -> None:
+    plan = BatchPlan(examples=500, batch_size=3, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "GROUP_BYTES", 8 * 16)  # two updates
+        (block,) = blocks_of(plan)
+    order = torch.from_numpy(plan.order(0)).double()
+    for number in (0, 1, 100, 2, 101, 100, 166):
+        update = block.updates[number]
+        seen = block.examples(update)[0][update.pieces[0], 0]
+        assert torch.equal(seen, order[3 * number : 3 * number + 3])
 
 
 @pytest.mark.parametrize("start", range(26))
@@ -164,15 +196,19 @@ def test_full_batch_sees_all_examples_in_every_update_without_a_copy() -> None:
     plan = BatchPlan(examples=11, batch_size=11, passes=6)
     (block,) = TrainingBlocks(part, plan, lambda: 0, lambda done: 100)
     assert [update.examples for update in block.updates] == [11] * 6
-    assert block.inputs.data_ptr() == part.rows(slice(0, 11))[0].data_ptr()
+    inputs, _ = block.examples(block.updates[0])
+    assert inputs.data_ptr() == part.rows(slice(0, 11))[0].data_ptr()
     assert block.rows.tolist() == list(range(11))
 
 
 def test_a_block_names_the_rows_it_holds() -> None:
     plan = BatchPlan(examples=23, batch_size=4, accumulate=2, rank=1, world_size=3, seed=2)
     for block in blocks_of(plan, horizon=2):
-        assert block.rows.tolist() == block.inputs[:, 0].tolist()
-        assert block.targets[:, 0].tolist() == [row % 2 for row in block.rows]
+        for update in block.updates:
+            inputs, targets = block.examples(update)
+            rows = block.rows[update.group].tolist()
+            assert inputs[:, 0].tolist() == rows
+            assert targets[:, 0].tolist() == [row % 2 for row in rows]
 
 
 def test_limit_cuts_every_pass() -> None:

@@ -49,7 +49,7 @@ LAYERS = {
     "processes": Layer(
         (
             *("allocator.py", "errors.py", "ranks.py", "signals.py", "meeting.py", "launch.py"),
-            "strategy.py",
+            *("strategy.py", "threads.py"),
         ),
         frozenset({"processes"}),
         CONFIGURATION,

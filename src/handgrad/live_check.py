@@ -14,6 +14,7 @@ from typing_extensions import override
 from handgrad.answer import ask
 from handgrad.audit import Report, audit
 from handgrad.backprop import Gradients, backward
+from handgrad.blocks import Block, Update
 from handgrad.checksum import NAMES, checksum
 from handgrad.diagnosis import angle
 from handgrad.errors import WrongGradient
@@ -58,12 +59,12 @@ class LiveCheck(Callback):
         self.generator = torch.Generator(pl_module.device)
         if self.at_start:
             block = next(iter(trainer.datamodule.train_dataloader()))  # pyright: ignore
-            piece = block.updates[0].pieces[:1]
-            report = self.audited(trainer, pl_module, block, piece)
+            examples = examples_of(block, block.updates[0])
+            report = self.audited(trainer, pl_module, examples)
             if trainer.is_global_zero and report is not None:
                 print_report(report, "The gradient on the first batch, line by line", {})
             self.judge(report, pl_module, "on the first batch")
-            self.write_angles(trainer, pl_module, block, piece)
+            self.write_angles(trainer, pl_module, examples)
 
     @override
     def on_train_batch_end(
@@ -75,7 +76,7 @@ class LiveCheck(Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
-        when, pieces = f"after update {trainer.global_step}", batch.updates[-1].pieces[:1]
+        when = f"after update {trainer.global_step}"
         checksum_due = self.due("checksum", self.checksum_every, trainer.global_step)
         audit_due = self.due("audit", self.audit_every, trainer.global_step)
         if checksum_due:
@@ -83,7 +84,7 @@ class LiveCheck(Callback):
             self.write_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
             self.share(self.not_within(ratios), pl_module, f"checksum, {when}")
         if audit_due:
-            report = self.audited(trainer, pl_module, batch, pieces)
+            report = self.audited(trainer, pl_module, examples_of(batch, batch.updates[-1]))
             if report is not None:
                 ratios = {
                     line.name: line.residual / line.tolerance
@@ -93,7 +94,7 @@ class LiveCheck(Callback):
                 self.write_ratios(trainer, {f"check/audit_{n}": r for n, r in ratios.items()})
             self.judge(report, pl_module, when)
         if checksum_due or audit_due:
-            self.write_angles(trainer, pl_module, batch, pieces)
+            self.write_angles(trainer, pl_module, examples_of(batch, batch.updates[-1]))
 
     def due(self, kind: str, every: int | None, updates: int) -> bool:
         """Whether a check is due; it is made at the end of a block."""
@@ -103,12 +104,12 @@ class LiveCheck(Callback):
         return True
 
     def audited(
-        self, trainer: L.Trainer, network: TwoLayerNetwork, block: Any, pieces: tuple[slice, ...]
+        self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
     ) -> Report | None:
-        """The audit of this device's first piece; None where its share is empty."""
-        if not pieces:
+        """The audit on some examples; None where this device's share is empty."""
+        if examples is None:
             return None
-        X, Y = rows_of(block, pieces)
+        X, Y = examples
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             activations = network.forward_pass(network.params, X)
             assert network.rule is not None, "training has a rule"
@@ -156,13 +157,13 @@ class LiveCheck(Callback):
             Console(stderr=True).print(f"[red]warning:[/] {WrongGradient(sorted(new), when)}")
 
     def write_angles(
-        self, trainer: L.Trainer, network: TwoLayerNetwork, block: Any, pieces: tuple[slice, ...]
+        self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
     ) -> None:
         """Write how far each line that deviates on purpose turns from the true one, in degrees."""
         rule = network.rule
-        if rule is None or not (getattr(rule, "deviates", ()) and pieces):
+        if rule is None or examples is None or not getattr(rule, "deviates", ()):
             return
-        X, Y = rows_of(block, pieces)
+        X, Y = examples
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             params, activations = network.params, network.forward_pass(network.params, X)
             given = ask(rule, params, activations, X, Y).values
@@ -183,10 +184,14 @@ class LiveCheck(Callback):
             logger.log_metrics(figures, step=trainer.global_step)
 
 
-def rows_of(block: Any, pieces: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
-    """The first rows of a device's first piece, inputs and targets."""
-    rows = slice(pieces[0].start, min(pieces[0].stop, pieces[0].start + AUDITED_ROWS))
-    return block.inputs[rows], block.targets[rows]
+def examples_of(block: Block, update: Update) -> tuple[Tensor, Tensor] | None:
+    """Inputs and targets of the first examples of this device's first piece, if it has any."""
+    if not update.pieces:
+        return None
+    first = update.pieces[0]
+    rows = slice(first.start, min(first.stop, first.start + AUDITED_ROWS))
+    inputs, targets = block.examples(update)
+    return inputs[rows], targets[rows]
 
 
 def live_check(precision: str | None, **settings: Any) -> LiveCheck:

@@ -239,10 +239,11 @@ class TwoLayerNetwork(L.LightningModule):
         alone = self.alone and len(update.pieces) == 1
         if not alone:
             self.sum.clear()
+        inputs, targets = block.examples(update)
         seen = None
         for rows, place in zip(update.pieces, update.places, strict=True):
             seen = None  # its memory serves the next piece
-            seen = self.differentiate_piece(block, rows, *tallies)
+            seen = self.differentiate_piece(inputs[rows], targets[rows], *tallies)
             if alone:
                 write(self.moved, seen.gradients)
             else:
@@ -251,9 +252,8 @@ class TwoLayerNetwork(L.LightningModule):
             self.sum.write_mean(update.examples)
         return seen
 
-    def differentiate_piece(self, block: Block, rows: slice, *tallies: Tally) -> Seen:
-        """The equations on consecutive rows of a block, counted by the tallies."""
-        X, Y = block.inputs[rows], block.targets[rows]
+    def differentiate_piece(self, X: Tensor, Y: Tensor, *tallies: Tally) -> Seen:
+        """The equations on one piece of an update, counted by the tallies."""
         if self.ordered_sums is not None:
             # Where a tensor begins in memory can change the rounding of its products.
             X, Y = X.clone(), Y.clone()
@@ -261,7 +261,7 @@ class TwoLayerNetwork(L.LightningModule):
         for tally in tallies:
             tally.add(activations, Y)
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value
-        return Seen(activations, gradients, X, scale)
+        return Seen(activations, gradients, X, Y, scale)
 
     def compute(self, X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
         """Forward, then the rule."""

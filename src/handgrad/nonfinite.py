@@ -228,7 +228,8 @@ def make_carefully(network: Any, block: Block) -> int:
     searches = optimizers.needs_closure(network.safe.optimizer)  # also where nothing is finite
     made = 0
     for made, update in enumerate(block.updates, 1):
-        rows = np.concatenate([block.rows[:0], *(block.rows[each] for each in update.pieces)])
+        group = block.rows[update.group]
+        rows = np.concatenate([group[:0], *(group[each] for each in update.pieces)])
         network.safe.take()
         witness = Witness(network.cost, rows, scaled=network.loss_scale is not None)
         with witness.watching(network):

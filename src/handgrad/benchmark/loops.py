@@ -10,6 +10,7 @@ from torch.nn import Parameter
 from torch.nn.functional import binary_cross_entropy_with_logits, linear
 from typing_extensions import override
 
+from handgrad import threads
 from handgrad.backprop import Activations, Gradients, Parameters, backward, forward
 from handgrad.benchmark.contender import Contender, Loop, Run
 from handgrad.benchmark.workload import Workload
@@ -34,10 +35,12 @@ class HandWritten(Loop):
             activations = forward(params, X)
             return activations, backward(params, activations, X, Y)
 
-        equations = Recorded(compute)
-        for X, Y in batches:
-            write(trained, equations(X, Y)[1])
-            optimizer.step()
+        equations, shape = Recorded(compute), self.work.shape
+        sizes = (shape.batch_size, shape.in_features, shape.hidden_features)
+        with threads.one(not threads.are_worth_it(*sizes)):
+            for X, Y in batches:
+                write(trained, equations(X, Y)[1])
+                optimizer.step()
 
 
 def mean_cost(params: Parameters, X: Tensor, Y: Tensor) -> Tensor:

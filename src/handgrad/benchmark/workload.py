@@ -138,8 +138,8 @@ class Workload:
         while done < updates:  # an epoch after the other
             for block in blocks:
                 for update in block.updates[: updates - done]:
-                    rows = update.pieces[0]
-                    yield block.inputs[rows], block.targets[rows]
+                    inputs, targets = block.examples(update)
+                    yield inputs[update.pieces[0]], targets[update.pieces[0]]
                 done += len(block.updates)
                 if done >= updates:
                     break

@@ -119,7 +119,7 @@ class Dashboard(Callback):
                 activations=seen.activations,
                 gradients=unscaled(seen),
                 inputs=seen.X,
-                targets=batch.targets[update.pieces[-1]],
+                targets=seen.Y,
                 step_gradient=[each.grad for each in pl_module.trained if each.grad is not None],
                 examples=update.examples,
                 learning_rate=trainer.optimizers[0].param_groups[0]["lr"],

@@ -2,7 +2,7 @@
 
 Nothing here has a state: which examples the k-th update sees follows from the seed and k alone,
 so that a run continues exactly from any update, and every device knows its share of each batch
-without asking the others. Batches are cut from whole tensors by index, a block of them at a time,
+without asking the others. Batches are cut from whole tensors by index, a group of them at a time,
 because per-example collation and per-batch Python cost more than the arithmetic of a small network.
 """
 
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from handgrad.data.part import Part
 
-BLOCK_BYTES = 12 * 2**20  # of inputs gathered at once: stays in the processor's last cache
+BLOCK_BYTES = 64 * 2**20  # of inputs in a block: seen in half a second, after which signals count
+GROUP_BYTES = 4 * 2**20  # of inputs gathered at once: stays in the last cache until it is used
 CHUNK_BYTES = 4 * 2**20  # of inputs evaluated at once
 LAYOUTS = 32  # of blocks, kept at most: each has a number for every row
 ALIGNMENT = 64  # bytes: where a tensor begins can change the rounding of its products
@@ -27,18 +28,39 @@ ALIGNMENT = 64  # bytes: where a tensor begins can change the rounding of its pr
 class Update(NamedTuple):
     """The examples of one update."""
 
-    pieces: tuple[slice, ...]  # this device's rows in the block; one piece is computed at once
+    group: (
+        slice  # of the block's rows, this device's of all updates that are gathered with this one
+    )
+    pieces: tuple[slice, ...]  # this device's rows in the group; one piece is computed at once
     places: tuple[int, ...]  # of each piece's sum among all devices'; 0 where the order is free
     examples: int  # over all devices
 
 
-class Block(NamedTuple):
-    """Examples of several consecutive updates, gathered at once, on the device."""
+class Block:
+    """Several consecutive updates, whose examples are gathered when they are asked for.
 
-    inputs: Tensor  # (rows of this device, n_x)
-    targets: Tensor  # (rows of this device, n_y)
-    updates: tuple[Update, ...]
-    rows: np.ndarray  # the examples' indices in the training part; some rows are of no update
+    Args:
+        updates: in their order.
+        rows: the examples' indices in the training part; some rows are of no update.
+        take: inputs and targets of consecutive rows of the block, on the device.
+    """
+
+    def __init__(
+        self,
+        updates: tuple[Update, ...],
+        rows: np.ndarray,
+        take: Callable[[slice], tuple[Tensor, Tensor]],
+    ) -> None:
+        self.updates, self.rows, self.take = updates, rows, take
+        self.group: slice | None = None
+        self.gathered: tuple[Tensor, Tensor] | None = None
+
+    def examples(self, update: Update) -> tuple[Tensor, Tensor]:
+        """Inputs (rows, n_x) and targets (rows, n_y) of an update's group, kept for the next."""
+        if self.gathered is None or self.group is not update.group:
+            self.gathered = None  # its memory serves the next group
+            self.gathered, self.group = self.take(update.group), update.group
+        return self.gathered
 
 
 class Layout(NamedTuple):
@@ -115,6 +137,12 @@ class BatchPlan:
         return -(-len(batch) // (self.microbatch or len(batch)))
 
     @property
+    def rows(self) -> int:
+        """Rows that a device computes at once, at most."""
+        batch = -(-min(self.batch_size, self.examples) // self.world_size)
+        return min(batch, self.microbatch or batch)
+
+    @property
     def whole(self) -> bool:
         """Whether every update sees every example."""
         return self.batch_size >= self.examples
@@ -133,7 +161,7 @@ class BatchPlan:
         return [range(start, min(start + self.batch_size, self.examples)) for start in starts]
 
     def update(self, number: int, offset: int) -> tuple[Update, list[slice]]:
-        """Update `number`, its rows beginning at `offset` in a block.
+        """Update `number`, its rows beginning at `offset` in a group that is not known yet.
 
         Returns:
             The update, and the positions of this device's rows in the pass's order.
@@ -151,7 +179,8 @@ class BatchPlan:
             offset += len(rows)
             before += self.cut(batch)
             positions.append(slice(rows.start, rows.stop))
-        return Update(tuple(pieces), tuple(places), sum(map(len, batches))), positions
+        examples = sum(map(len, batches))
+        return Update(slice(0), tuple(pieces), tuple(places), examples), positions
 
     def mine(self, batch: range) -> tuple[range, int]:
         """This device's rows of a batch, and the number of its first whole microbatch."""
@@ -163,7 +192,7 @@ class BatchPlan:
 
 
 class TrainingBlocks:
-    """The rest of the current epoch as blocks, each ready on the device.
+    """The rest of the current epoch as blocks.
 
     Args:
         part: the training part.
@@ -172,7 +201,7 @@ class TrainingBlocks:
         horizon: how many updates a block may hold after so many updates, so that a block ends where
             something else (a log line, a checkpoint, the last update) is due.
 
-    An update's rows begin at a multiple of 64 bytes, as they would if the block began with them:
+    An update's rows begin at a multiple of 64 bytes, as they would if their group began with them:
     so what is computed does not depend on where blocks begin, or where a run was resumed.
     """
 
@@ -199,19 +228,24 @@ class TrainingBlocks:
             )
             number += count
 
-    @property
-    def fitting(self) -> int:
-        """How many updates a block holds without outgrowing the cache.
-
-        Where one process sees every example in each update, nothing is gathered. Several processes
-        look for signals only between blocks, which for their sake are short there too.
-        """
-        if self.plan.whole and self.plan.world_size == 1:
-            return self.plan.updates_per_epoch
+    @cached_property
+    def bytes_per_update(self) -> int:
+        """Of the inputs on this device, filled up to the next update's."""
         batch = min(self.plan.batch_size, self.plan.examples)
         rows = -(-batch * self.plan.accumulate // self.plan.world_size)
-        rows += -rows % self.aligned
-        return max(1, BLOCK_BYTES // (rows * self.part.bytes_per_example))
+        return (rows + -rows % self.aligned) * self.part.bytes_per_example
+
+    @property
+    def fitting(self) -> int:
+        """How many updates a block holds: for its end wait signals, the clock, the progress bar."""
+        return max(1, BLOCK_BYTES // self.bytes_per_update)
+
+    @property
+    def together(self) -> int:
+        """How many updates are gathered at once; on a GPU as many as a block holds."""
+        if self.part.device.type != "cpu":
+            return self.fitting
+        return max(1, GROUP_BYTES // self.bytes_per_update)
 
     def block(self, number: int, count: int) -> Block:
         """The `count` updates from `number` on, their rows gathered together."""
@@ -228,7 +262,8 @@ class TrainingBlocks:
             offset += len(layout.positions)
             number, count = number + here, count - here
         indices = np.concatenate(rows)
-        return Block(*self.part.take(torch.from_numpy(indices)), tuple(updates), indices)
+        positions = torch.from_numpy(indices)
+        return Block(tuple(updates), indices, lambda group: self.part.take(positions[group]))
 
     def layout(self, first: int, count: int, offset: int) -> Layout:
         """How `count` updates of a pass lie in a block, from its row `offset` on.
@@ -250,22 +285,28 @@ class TrainingBlocks:
         start = first * self.plan.accumulate * self.plan.batch_size
         updates: list[Update] = []
         positions: list[np.ndarray] = []
-        for number in range(first, first + count):
-            update, slices = self.plan.update(number, offset)
-            updates.append(update)
-            positions += [np.arange(each.start, each.stop) for each in slices]
-            offset += sum(each.stop - each.start for each in slices)
-            gap = -offset % self.aligned
-            positions.append(np.full(gap, start))
-            offset += gap
+        for begin in range(first, first + count, self.together):
+            group: list[Update] = []
+            rows = 0
+            for number in range(begin, min(begin + self.together, first + count)):
+                update, slices = self.plan.update(number, rows)
+                group.append(update)
+                positions += [np.arange(each.start, each.stop) for each in slices]
+                rows += sum(each.stop - each.start for each in slices)
+                gap = -rows % self.aligned
+                positions.append(np.full(gap, start))
+                rows += gap
+            place = slice(offset, offset + rows)
+            updates += [each._replace(group=place) for each in group]
+            offset += rows
         return Layout(tuple(updates), np.concatenate(positions) - start)
 
     def whole_block(self, number: int, count: int) -> Block:
         """The `count` full-batch updates from `number` on: views of this device's examples."""
         update, positions = self.plan.update(number, 0)
-        rows = slice(positions[0].start, positions[-1].stop)
-        inputs, targets = self.part.rows(rows)
-        return Block(inputs, targets, (update,) * count, np.arange(rows.start, rows.stop))
+        mine = slice(positions[0].start, positions[-1].stop)
+        updates = (update._replace(group=mine),) * count
+        return Block(updates, np.arange(mine.start, mine.stop), lambda _: self.part.rows(mine))
 
 
 class EvaluationChunks:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from handgrad import build, record, resume, saved
+from handgrad import build, record, resume, saved, threads
 from handgrad.checkpoints import Resumable
 from handgrad.dashboard import address
 from handgrad.dashboard.album import Album
@@ -61,8 +60,6 @@ def run(
             must be.
     """
     quiet_lightning()
-    if config["reproducible"] == "bitwise":
-        torch.set_num_threads(1)  # the rounding of a product can depend on their number
     data = build.data(config)
     with build.bad_input():
         data.read()
@@ -81,7 +78,10 @@ def run(
     ]
     trainer = build.trainer(config, folder, extra=callbacks)
     data.horizon = build.horizon(config, trainer)
-    with claimed(folder) if trainer.is_global_zero else nullcontext():
+    plan = data.plan(world_size=trainer.world_size)
+    small = not threads.are_worth_it(plan.rows, *reversed(network.W1.shape))
+    alone = threads.one(small or config["reproducible"] == "bitwise")
+    with alone, claimed(folder) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             print(*start.notes, sep="\n", end="\n" if start.notes else "")
         if not start.nothing_left:
