@@ -126,6 +126,32 @@ def test_what_cannot_be_made_again_is_not_recorded(rule: Rule) -> None:
     assert not isinstance(Recorded(compute).learnt(X, Y), Recording)
 
 
+def test_a_recording_keeps_what_is_read_later_and_little_else() -> None:
+    m, n_h = 64, 50
+    compute, (X, Y) = (
+        equations(params_of(5, n_h, 3), rules.closed_form(backprop.quadratic)),
+        data(m, 5, 3),
+    )
+    recording = Recording(compute, X, Y)
+    outs = [keywords["out"] for _, _, keywords in recording.steps]
+    places = {out.untyped_storage().data_ptr() for out in outs if out.shape == (m, n_h)}
+    results = {each.untyped_storage().data_ptr() for part in recording.results for each in part}
+    assert len(results) == 10  # none lies over another
+    assert len(places) == 4  # z1, A1, dz1, and 1 - A1
+
+
+def over_its_own_transpose(params: Parameters, a: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    gradients = backward(params, a, X, Y)
+    square = gradients.dW2.T @ gradients.dW2
+    return gradients._replace(dz1=gradients.dz1 @ (square / (square.T + 1)))
+
+
+def test_an_operand_that_is_read_as_it_lies_otherwise_is_not_overwritten() -> None:
+    params, (X, Y) = params_of(5, 4, 3), data(6, 5, 3)
+    compute, others = equations(params, over_its_own_transpose), data(6, 5, 3, seed=20)
+    assert_same_bits(Recording(compute, X, Y)(*others), compute(*others))
+
+
 def test_only_rules_known_to_be_the_same_each_time_are_recorded() -> None:
     for name, factory in RULES.items():
         assert rules.makes_the_same_operations(factory(backprop.quadratic)), name

@@ -79,6 +79,7 @@ class Recording:
         self.steps: list[tuple[Callable[..., Tensor], list[Any], dict[str, Any]]] = []
         self.takes_X: list[tuple[list[Any], int]] = []  # where an operation's arguments have X
         self.takes_Y: list[tuple[list[Any], int]] = []
+        share_storage(listener.heard, [*self.results[0], *self.results[1]])
         for made in listener.heard:
             self.note(made, X, Y)
         expected = function(X, Y)
@@ -116,14 +117,67 @@ class Recording:
         return self.results
 
 
+def share_storage(heard: list[Made], needed: list[Tensor]) -> None:
+    """Put what elementwise arithmetic gives where an operand was that nobody reads any more.
+
+    Half of the storage is enough then, and what is written is in the cache already.
+
+    Args:
+        heard: operations in their order; their results move.
+        needed: what is read after all of them.
+
+    Raises:
+        CannotRecord: if one of them gives something else than a tensor.
+    """
+    for made in heard:
+        if not isinstance(made.result, Tensor):
+            raise CannotRecord(f"{made.operation} gives no tensor")
+    last_read = {where(each): number for number, made in enumerate(heard) for each in read_by(made)}
+    last_read |= {where(each): len(heard) for each in needed}
+    ours: set[int] = set()
+    for number, made in enumerate(heard):
+        here = where(made.result)
+        free = {
+            where(each): each
+            for each in read_by(made)
+            if where(each) in ours and last_read[where(each)] == number
+        }
+        for each in read_by(made):  # a transpose would be overwritten before it is read
+            if not alike(each, made.result):
+                free.pop(where(each), None)
+        if free and torch.Tag.pointwise in made.operation.tags:
+            there, operand = free.popitem()
+            for each in (later.result for later in heard[number:]):
+                if where(each) == here:
+                    place = (each.storage_offset(), each.shape, each.stride())
+                    each.set_(operand.untyped_storage(), *place)
+            last_read[there] = last_read.get(here, number)
+        elif not made.operation.is_view:
+            ours.add(here)
+
+
+def read_by(made: Made) -> list[Tensor]:
+    """The tensors among an operation's arguments."""
+    return [each for each in made.arguments if isinstance(each, Tensor)]
+
+
+def where(tensor: Tensor) -> int:
+    """Which storage a tensor lies in."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have their numbers in the same places."""
+    places = [(t.dtype, t.shape, t.stride(), t.storage_offset()) for t in (one, other)]
+    return places[0] == places[1]
+
+
 def into_storage(made: Made, given: list[Any]) -> tuple[Callable[..., Tensor], list[Any]]:
     """The function that makes an operation into given storage, and its arguments.
 
     Raises:
         CannotRecord: if PyTorch has none.
     """
-    if not isinstance(made.result, Tensor):
-        raise CannotRecord(f"{made.operation} gives no tensor")
     name = made.operation._schema.name.removeprefix("aten::")
     if name == "rsub" and len(given) == 2:  # 1 - A1, which has no such form of its own
         name, given = "sub", given[::-1]
