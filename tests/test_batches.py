@@ -105,6 +105,17 @@ def test_each_update_has_the_same_examples_on_any_number_of_devices(
         assert {each[1] for each in parts} == {together[1]}
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "lengths"), [(10, [5, 5]), (13, [5, 5, 3]), (12, [6, 6]), (3, [3])]
+)
+def test_a_batch_is_cut_into_few_pieces_of_nearly_the_same_size(
+    batch_size: int, lengths: list[int]
+) -> None:
+    plan = BatchPlan(examples=40, batch_size=batch_size, microbatch=6, seed=1)
+    pieces, _ = updates_of(blocks_of(plan))[0]
+    assert [len(each) for each in pieces] == lengths
+
+
 @given(st.integers(0, 100), st.integers(1, 9))
 def test_shares_are_contiguous_and_differ_by_at_most_one(examples: int, world_size: int) -> None:
     shares = [share(examples, rank, world_size) for rank in range(world_size)]

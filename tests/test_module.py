@@ -247,10 +247,10 @@ def test_microbatches_are_the_whole_batch(microbatch: int) -> None:
     ("overrides", "rows"),
     [
         (("model.hidden=16",), 2**19 // 16),
-        (("model.hidden=4096",), 768),
+        (("model.hidden=4096",), 1000),
         (("model.hidden=4096", "data.microbatch=null"), None),
         (("model.hidden=4096", "data.microbatch=7"), 7),
-        (("model.hidden=4096", "trainer.precision=64-true"), 768),
+        (("model.hidden=4096", "trainer.precision=64-true"), 1000),
     ],
 )
 def test_a_processor_computes_what_its_cache_holds(

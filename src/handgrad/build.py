@@ -31,7 +31,7 @@ from handgrad.progress import TrainingProgress
 from handgrad.stopping import SignalStop, silence_lightning
 
 CACHED_ACTIVATIONS = 2**19  # numbers of a hidden layer that stay in a processor's cache
-SMALLEST_PIECE = 768  # rows: fewer take long to add, more exceed autograd's memory
+SMALLEST_PIECE = 1000  # rows: fewer take long to add, more exceed autograd's memory
 DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16}  # all others keep float32
 
 

@@ -139,8 +139,7 @@ class BatchPlan:
     @property
     def rows(self) -> int:
         """Rows that a device computes at once, at most."""
-        batch = -(-min(self.batch_size, self.examples) // self.world_size)
-        return min(batch, self.microbatch or batch)
+        return self.piece(-(-min(self.batch_size, self.examples) // self.world_size))
 
     @property
     def whole(self) -> bool:
@@ -171,7 +170,7 @@ class BatchPlan:
         before = 0  # microbatches of the batches before
         for batch in batches:
             rows, first = self.mine(batch)
-            step = self.microbatch or max(len(rows), 1)
+            step = self.piece(len(rows))
             for start in range(0, len(rows), step):
                 stop = min(start + step, len(rows))
                 pieces.append(slice(offset + start, offset + stop))
@@ -181,6 +180,14 @@ class BatchPlan:
             positions.append(slice(rows.start, rows.stop))
         examples = sum(map(len, batches))
         return Update(slice(0), tuple(pieces), tuple(places), examples), positions
+
+    def piece(self, rows: int) -> int:
+        """Rows that are computed at once, of so many: equal pieces need the least memory."""
+        most = self.microbatch or max(rows, 1)
+        if self.ordered:
+            return most
+        pieces = max(1, -(-rows // most))
+        return max(1, -(-rows // pieces))
 
     def mine(self, batch: range) -> tuple[range, int]:
         """This device's rows of a batch, and the number of its first whole microbatch."""
