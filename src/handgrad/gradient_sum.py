@@ -67,7 +67,6 @@ def write(parameters: Iterable[Tensor], gradients: Gradients) -> None:
     """Make dW1, db1, dW2, db2 the `.grad` of W1, b1, W2, b2, in their dtype."""
     _, dW2, db2, _, dW1, db1 = gradients
     for parameter, gradient in zip(parameters, (dW1, db1, dW2, db2), strict=True):
-        if gradient.dtype != parameter.dtype:
-            gradient = gradient.to(parameter.dtype)
-        if parameter.grad is not gradient:  # it is, where each update is written over the last
-            parameter.grad = gradient
+        if parameter.grad is gradient:
+            return  # all four are there: each update is written over the last
+        parameter.grad = gradient.to(parameter.dtype)
