@@ -11,6 +11,7 @@ import torch
 from handgrad.benchmark import startup
 from handgrad.benchmark.measure import TOLERANCE, Measured
 from handgrad.benchmark.workload import PASSES
+from handgrad.threads import WORTH_SHARING
 
 PACKAGES = ("torch", "lightning", "scikit-learn", "numpy", "jax")
 TITLES = {
@@ -41,7 +42,8 @@ starts from the same weights and sees the same batches. Cells are the median wit
 the largest of the repeats; ratios are of medians. "Weights off" compares the weights after the long
 run with autograd's in float64: the distance over the way they went, {TOLERANCE:g} at most.
 handgrad as users run it is task=train with logger, progress bar, checkpoints and live check, timed
-by its run/fit_seconds; the other loops do none of this. Lightning runs without logger, progress bar
+by its run/fit_seconds; the other loops do none of this. Products of {WORTH_SHARING:,} multiplications
+at most it makes on one thread, also in the bare loop. Lightning runs without logger, progress bar
 and checkpoints. scikit-learn computes each batch's cost too. JAX gathers each batch within a
 compiled scan over the pass. Full-batch descent has {PASSES:,} passes in an epoch. The peak is what
 PyTorch's allocator held at once in three updates on one batch."""
