@@ -42,11 +42,11 @@ starts from the same weights and sees the same batches. Cells are the median wit
 the largest of the repeats; ratios are of medians. "Weights off" compares the weights after the long
 run with autograd's in float64: the distance over the way they went, {TOLERANCE:g} at most.
 handgrad as users run it is task=train with logger, progress bar, checkpoints and live check, timed
-by its run/fit_seconds; the other loops do none of this. Products of {WORTH_SHARING:,} multiplications
-at most it makes on one thread, also in the bare loop. Lightning runs without logger, progress bar
-and checkpoints. scikit-learn computes each batch's cost too. JAX gathers each batch within a
-compiled scan over the pass. Full-batch descent has {PASSES:,} passes in an epoch. The peak is what
-PyTorch's allocator held at once in three updates on one batch."""
+by its run/fit_seconds; the other loops do none of this. It makes products of up to
+{WORTH_SHARING:,} multiplications on one thread, as does its bare loop. Lightning runs without
+logger, progress bar and checkpoints. scikit-learn computes each batch's cost too. JAX gathers each
+batch within a compiled scan over the pass. Full-batch descent has {PASSES:,} passes in an epoch.
+The peak is what PyTorch's allocator held at once in three updates on one batch."""
 
 
 def machine() -> dict[str, str]:
