@@ -23,7 +23,8 @@ from handgrad.continued import take_settings
 from handgrad.errors import Failed
 from handgrad.module import TwoLayerNetwork
 
-SECONDS = 1.0  # between the ends of two epochs that are written
+SECONDS = 1.0  # between the ends of two epochs that are written, at least
+SHARE = 0.01  # of the time, which writing them may take
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -80,27 +81,28 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         folder: where they are written.
-        every_n_updates: how often; None for after every epoch, on one device once a second at most:
-            what is lost then is a second's work.
+        every_n_updates: how often; None for after every epoch, on one device once a second at most,
+            and so rarely that it takes a hundredth of the time: what is lost then is little work.
     """
 
     def __init__(self, folder: Path, every_n_updates: int | None) -> None:
         self.path, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
         self.every_n_updates = every_n_updates
-        self.saved_at, self.saved_when = -1, time.monotonic()
+        self.saved_at, self.saved_when, self.pause = -1, time.monotonic(), SECONDS
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the present state, unless it is written already."""
         if trainer.global_step != self.saved_at and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
-            self.saved_at = trainer.global_step
+            self.saved_at, start = trainer.global_step, time.monotonic()
             trainer.save_checkpoint(self.path, storage_options=self.previous)
             self.saved_when = time.monotonic()
+            self.pause = max(SECONDS, (self.saved_when - start) / SHARE)
 
     def due(self, trainer: L.Trainer) -> bool:
         """Whether the number of updates asks for it, or at an epoch's end the clock."""
         if self.every_n_updates:
             return trainer.global_step % self.every_n_updates == 0
-        return trainer.world_size > 1 or time.monotonic() - self.saved_when >= SECONDS
+        return trainer.world_size > 1 or time.monotonic() - self.saved_when >= self.pause
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
