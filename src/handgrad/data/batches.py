@@ -28,9 +28,7 @@ ALIGNMENT = 64  # bytes: where a tensor begins can change the rounding of its pr
 class Update(NamedTuple):
     """The examples of one update."""
 
-    group: (
-        slice  # of the block's rows, this device's of all updates that are gathered with this one
-    )
+    group: slice  # of the block's rows: this device's of all updates gathered with this one
     pieces: tuple[slice, ...]  # this device's rows in the group; one piece is computed at once
     places: tuple[int, ...]  # of each piece's sum among all devices'; 0 where the order is free
     examples: int  # over all devices
