@@ -42,7 +42,7 @@ LAYERS = {
     ),
     "data": Layer(("data/*.py",), frozenset({"data"}), CONFIGURATION),
     "module": Layer(
-        ("module.py", "blocks.py", "nonfinite.py", "optimizers.py"),
+        ("module.py", "gathering.py", "blocks.py", "nonfinite.py", "optimizers.py"),
         frozenset({"equations", "rules", "module"}),
         CONFIGURATION,
     ),

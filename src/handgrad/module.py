@@ -1,11 +1,9 @@
 """The LightningModule: when the equations run, and what becomes of their result. No formula."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -13,6 +11,7 @@ from typing_extensions import override
 from handgrad import backprop, nonfinite, optimizers, rules
 from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.blocks import Block, Seen, Update
+from handgrad.gathering import Gathering
 from handgrad.gradient_sum import GradientSum, write
 from handgrad.initialization import initialize
 from handgrad.loss_scale import LossScale
@@ -30,7 +29,7 @@ MADE_WITH = (  # what a checkpoint needs for the network to answer again
 SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
 
 
-class TwoLayerNetwork(L.LightningModule):
+class TwoLayerNetwork(Gathering):
     """A two-layer sigmoid network that trains with a hand-written backward pass.
 
     Calling it on inputs (m, in_features), scaled as in training, gives A2, (m, out_features). Its
@@ -82,7 +81,7 @@ class TwoLayerNetwork(L.LightningModule):
         on_nonfinite: str = "stop",
         compile: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(COSTS[cost], multilabel)
         self.save_hyperparameters(*MADE_WITH, logger=False)
         self.automatic_optimization = False
         start = initialize(
@@ -94,7 +93,6 @@ class TwoLayerNetwork(L.LightningModule):
             uniform_range=init_range,
         )
         self.W1, self.b1, self.W2, self.b2 = (torch.nn.Parameter(tensor) for tensor in start)
-        self.cost = COSTS[cost]
         self.loss_scale: LossScale | None = None
         self.forward_pass: Callable[[Parameters, Tensor], Activations] = backprop.forward
         if compile:
@@ -104,14 +102,10 @@ class TwoLayerNetwork(L.LightningModule):
         self.optimizer, self.weight_decay, self.clip_norm = optimizer, weight_decay, clip_norm
         self.scheduler, self.scheduler_interval = scheduler, scheduler_interval
         self.scheduler_monitor, self.ordered_sums = scheduler_monitor, ordered_sums
-        self.window, self.evaluation = Tally(self.cost, multilabel), Tally(self.cost, multilabel)
-        self.epoch = Sums()
-        self.on_nonfinite, self.skipped, self.streak = on_nonfinite, 0, Streak()
+        self.on_nonfinite, self.streak = on_nonfinite, Streak()
         self.last_seen: Seen | None = None  # of the newest update, for the check
         self.watched = False  # whether the parameters before a block's last update are kept
         self.before: Parameters | None = None  # those, copied, for the dashboard
-        self.figures: dict[str, float] = {}  # the newest points of the curves
-        self.published: dict[str, float] = {}  # of the last epoch, or of the test
         self.is_asked_to_stop: Callable[[], bool] = lambda: False  # within a block
 
     def bind(self, rule: Callable[[Cost], Rule] | None) -> None:
@@ -319,45 +313,6 @@ class TwoLayerNetwork(L.LightningModule):
         scheduler = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step(*metric)  # pyright: ignore - plateau alone takes a metric
-
-    def log_window(self) -> None:
-        """Log cost and accuracy over the examples since the last point, once."""
-        sums = self.window.read(self.device)
-        if sums.examples:
-            if not math.isfinite(sums.cost):  # the weights are: 16-mixed leaves such updates out
-                raise NonFinite(self.trainer.global_step, "J", [], [])
-            self.epoch = self.epoch.plus(sums)
-            self.write_scalars("train", sums)
-
-    def write_scalars(self, part: str, sums: Sums) -> None:
-        """Give cost and accuracy of a part to the loggers, at the present update."""
-        figures = {f"cost/{part}": sums.cost, f"accuracy/{part}": sums.accuracy}
-        self.figures.update(figures)
-        for logger in self.loggers:
-            logger.log_metrics(figures, step=self.trainer.global_step)
-
-    def gathered(self) -> dict[str, Any]:
-        """What the curves have gathered for their next points, over all devices."""
-        return {
-            "window": list(self.window.peek(self.device)),
-            "epoch": list(self.epoch),
-            "figures": dict(self.figures),
-            "published": dict(self.published),
-            "skipped": self.skipped,
-        }
-
-    def go_on_gathering(self, gathered: dict[str, Any]) -> None:
-        """Go on from what was gathered before."""
-        self.window.resume(Sums(*gathered["window"]), self.device)
-        self.epoch = Sums(*gathered["epoch"])
-        self.figures, self.published = dict(gathered["figures"]), dict(gathered["published"])
-        self.skipped = gathered["skipped"]
-
-    def publish(self, part: str, sums: Sums) -> None:
-        """Make cost and accuracy of a part known to callbacks that monitor them."""
-        figures = {f"cost/{part}": sums.cost, f"accuracy/{part}": sums.accuracy}
-        self.published.update(figures)
-        self.log_dict(figures, logger=False)
 
     @override
     def on_train_epoch_end(self) -> None:
