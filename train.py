@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from handgrad import signals
+from handgrad.devices import signals
 
 if __name__ == "__main__":
     with signals.handled():  # before the imports, which take a while
-        from handgrad.cli import main
+        from handgrad.tasks.cli import main
 
         code = main(Path(__file__).resolve().parent / "conf")
     sys.exit(code)

@@ -17,9 +17,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from handgrad import build, cli
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
+from handgrad.tasks import build, cli
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import lightning as L
 
-from handgrad import launch
+from handgrad.devices import launch
 
 DOOR = Path(__file__).parent.parent / "train.py"
-PRELOADED = ["forked", "handgrad.tasks.train", "handgrad.tasks.test", "handgrad.config"]
+PRELOADED = ["forked", "handgrad.tasks.train", "handgrad.tasks.test", "handgrad.config.validate"]
 
 
 class Run(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 
-from handgrad import launch
-from handgrad.errors import Failed
+from handgrad.config.errors import Failed
+from handgrad.devices import launch
 
 
 def write_examples(path: Path, examples: int, features: int = 7, classes: int = 3) -> Path:
@@ -26,8 +26,8 @@ def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
     os.environ |= {launch.RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     import torch
 
-    from handgrad.checkpoints import LastCheckpoint
     from handgrad.module import TwoLayerNetwork
+    from handgrad.runs.checkpointing import LastCheckpoint
 
     torch.set_num_threads(1)
     save = LastCheckpoint.save

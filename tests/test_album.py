@@ -10,11 +10,12 @@ import pytest
 from conftest import composed, fit
 from PIL import Image
 
-from handgrad.dashboard import gallery
-from handgrad.dashboard.album import Album, next_picture
-from handgrad.dashboard.allowance import Allowance
-from handgrad.dashboard.scene import Moment
-from handgrad.launch import Job, run_task
+from handgrad.dashboard.pictures import gallery
+from handgrad.dashboard.pictures.callback import Album, next_picture
+from handgrad.dashboard.pictures.snapshot import Moment
+from handgrad.dashboard.time_budget import Allowance
+from handgrad.devices.launch import Job, run_task
+from handgrad.tasks import cli
 
 COMMON = (
     *("trainer.enable_progress_bar=false", "check.at_start=false", "trainer.max_epochs=-1"),
@@ -42,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patch.chdir(logs)
         for name, overrides in wanted.items():
             (logs / name).mkdir()
-            run_task(Job(composed(*COMMON, "data=iris", *overrides), [], logs / name))
+            run_task(Job(cli.run_task, composed(*COMMON, "data=iris", *overrides), [], logs / name))
     return {name: logs / name for name in wanted}
 
 

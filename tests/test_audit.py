@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from handgrad import rules
-from handgrad.audit import Report, audit, audit_probes, probe_inputs, worst
+from handgrad.audit.freivalds import NAMES, checksum
+from handgrad.audit.judge import Report, audit, audit_probes, probe_inputs, worst
 from handgrad.backprop import (
     Activations,
     Cost,
@@ -21,8 +22,7 @@ from handgrad.backprop import (
     forward,
     quadratic,
 )
-from handgrad.checksum import NAMES, checksum
-from handgrad.mistakes import MISTAKES, RIGHT_UNDER, plant
+from handgrad.rules.planted import MISTAKES, RIGHT_UNDER, plant
 
 COSTS = pytest.mark.parametrize("cost", [cross_entropy, quadratic], ids=["cross", "quadratic"])
 FULL = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

@@ -11,13 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-import handgrad
+import handgrad.audit
 from handgrad import rules
 from handgrad.backprop import Gradients, Parameters, cross_entropy, quadratic
-from handgrad.mistakes import MISTAKES, RIGHT_UNDER, plant
+from handgrad.rules.planted import MISTAKES, RIGHT_UNDER, plant
 
-SOURCE = Path(handgrad.__file__).parent
-FILES = ("reference", "diagnosis", "answer", "checksum", "audit")  # in the order of their imports
+SOURCE = Path(handgrad.audit.__file__).parent
+FILES = (
+    "reference",
+    "diagnosis",
+    "rule_output",
+    "freivalds",
+    "judge",
+)  # in the order of their imports
 
 # file, what is there, what is put there
 CHANGES = {
@@ -31,22 +37,22 @@ CHANGES = {
     "the true slope": ("reference", "torch.sigmoid(z1) @ W2.T + b2", "z1 @ W2.T + b2"),
     "the true dz2": ("reference", "* len(at.Y)\n", "* 1.001 * len(at.Y)\n"),
     "the true dz2 for the rule's": (
-        "audit",
+        "judge",
         "dz = Estimate(given, ",
         "dz = Estimate(truth.value, ",
     ),
-    "the rule's value for the true one": ("audit", "given - truth.value", "given - given"),
-    "the best entry for the worst": ("audit", "truth.error).max()", "truth.error).min()"),
-    "any line for all lines": ("audit", "return all(line.ok", "return any(line.ok"),
-    "wrong lines forgotten": ("audit", "if line.judged and not line.ok", "if not line.judged"),
-    "every line deviates": ("audit", "if name in self.deviates", "if name"),
-    "no line deviates": ("audit", "if name in self.deviates", "if name in ()"),
-    "NaN is a number": ("audit", "return bool(torch.isfinite(tensor).all())", "return True"),
-    "the best probe for the worst": ("audit", "(max(lines, key", "(min(lines, key"),
-    "no look at the inputs": ("answer", "if not _same(", "if False and not _same("),
-    "no look at the dtype": ("answer", "if gradient.dtype not in dtypes", "if False"),
+    "the rule's value for the true one": ("judge", "given - truth.value", "given - given"),
+    "the best entry for the worst": ("judge", "truth.error).max()", "truth.error).min()"),
+    "any line for all lines": ("judge", "return all(line.ok", "return any(line.ok"),
+    "wrong lines forgotten": ("judge", "if line.judged and not line.ok", "if not line.judged"),
+    "every line deviates": ("judge", "if name in self.deviates", "if name"),
+    "no line deviates": ("judge", "if name in self.deviates", "if name in ()"),
+    "NaN is a number": ("judge", "return bool(torch.isfinite(tensor).all())", "return True"),
+    "the best probe for the worst": ("judge", "(max(lines, key", "(min(lines, key"),
+    "no look at the inputs": ("rule_output", "if not _same(", "if False and not _same("),
+    "no look at the dtype": ("rule_output", "if gradient.dtype not in dtypes", "if False"),
     "probes of one example": (
-        "audit",
+        "judge",
         "[(5, 11, 7, 3, True), (6, 13, 8, 4, False), (4, 9, 6, 5, True)]",
         "[(1, 11, 7, 3, True), (1, 13, 8, 4, False), (1, 9, 6, 5, True)]",
     ),
@@ -56,21 +62,21 @@ CHANGES = {
 @contextmanager
 def rebuilt(file: str = "", old: str = "", new: str = "") -> Iterator[ModuleType]:
     """handgrad.audit and what it imports, made anew with one change."""
-    names = [f"handgrad.{name}" for name in FILES]
+    names = [f"handgrad.audit.{name}" for name in FILES]
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     try:
         for name in FILES:
             path = SOURCE / f"{name}.py"
-            spec = spec_from_file_location(f"handgrad.{name}", path)
+            spec = spec_from_file_location(f"handgrad.audit.{name}", path)
             assert spec is not None
             module = module_from_spec(spec)
-            sys.modules[f"handgrad.{name}"] = module
+            sys.modules[f"handgrad.audit.{name}"] = module
             source = path.read_text()
             if name == file:
                 assert source.count(old) == 1, f"{old!r} is {source.count(old)} times in {name}"
                 source = source.replace(old, new)
             exec(compile(source, str(path), "exec"), module.__dict__)
-        yield sys.modules["handgrad.audit"]
+        yield sys.modules["handgrad.audit.judge"]
     finally:
         for name in names:
             sys.modules.pop(name, None)

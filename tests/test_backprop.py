@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from handgrad import backprop
 from handgrad.backprop import Activations, Cost, Gradients, Parameters
-from handgrad.mistakes import MISTAKES, RIGHT_UNDER, mistake
+from handgrad.rules.planted import MISTAKES, RIGHT_UNDER, mistake
 
 COSTS = {"cross_entropy": backprop.cross_entropy, "quadratic": backprop.quadratic}
 ORACLES = [

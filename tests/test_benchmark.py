@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import Train, composed, files
 
-from handgrad.benchmark import measure, picture, report, startup
-from handgrad.benchmark.contender import Contender, allocations
-from handgrad.benchmark.measure import Entry, Measured, distance
-from handgrad.benchmark.worker import CONTENDERS, Server, Unfit
-from handgrad.benchmark.workload import Shape, Workload, write_data
+from handgrad.tasks.benchmark import measure, picture, report, startup
+from handgrad.tasks.benchmark.contender import Contender, allocations
+from handgrad.tasks.benchmark.measure import Entry, Measured, distance
+from handgrad.tasks.benchmark.worker import CONTENDERS, Server, Unfit
+from handgrad.tasks.benchmark.workload import Shape, Workload, write_data
 
 UPDATES = 13  # in batches of 4 of 20 examples: two passes and a half
 SHAPES = {"mini-batches": "4x6-5-3:20", "full": "7x6-5-3:full", "one output": "4x6-5-1:20"}
@@ -28,7 +28,7 @@ def contender(name: str, row: str, folder: Path) -> Contender:
     shape = Shape.parse(row, 50_000)
     write_data(shape, 0, folder / "data.npz")
     module, title = CONTENDERS[name]
-    kind = getattr(importlib.import_module(f"handgrad.benchmark.{module}"), title)
+    kind = getattr(importlib.import_module(f"handgrad.tasks.benchmark.{module}"), title)
     config = composed("task=benchmark", "trainer.enable_progress_bar=false")
     return kind(Workload(shape, folder / "data.npz", config, kind.dtype))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import Train
 
-from handgrad.checkpoint_files import Damaged, read, write
-from handgrad.run_folder import claimed
+from handgrad.runs.checkpoint_file import Damaged, read, write
+from handgrad.runs.folder import claimed
 
 IRIS = ("data=iris", "model.hidden=5", "logger=none", "trainer.enable_progress_bar=false")
 

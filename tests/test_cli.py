@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 
-from handgrad.help_page import get_group_options, with_a_copy
+from handgrad.tasks.cli import get_group_options, with_a_copy
 
 IRIS = ("data=iris", "model.hidden=5", "trainer.max_epochs=1", "logger=none")
 HEAVY = ("torch", "lightning", "numpy", "pandas", "sklearn", "tensorboard")
@@ -43,10 +43,10 @@ def test_answers_that_need_no_torch_do_not_import_it(
     tmp_path: Path, arguments: list[str], code: int
 ) -> None:
     program = (
-        "import sys, pathlib, handgrad.cli\n"
+        "import sys, pathlib, handgrad.tasks.cli\n"
         "sys.argv = ['train.py', *sys.argv[1:]]\n"
         "try:\n"
-        f"    code = handgrad.cli.main(pathlib.Path({str(ROOT / 'conf')!r}))\n"
+        f"    code = handgrad.tasks.cli.main(pathlib.Path({str(ROOT / 'conf')!r}))\n"
         "except SystemExit as left:\n"
         "    code = left.code or 0\n"
         f"print('IMPORTED', [name for name in {HEAVY} if name in sys.modules], code)\n"

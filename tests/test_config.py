@@ -14,9 +14,9 @@ import lightning as L
 import pytest
 from conftest import CONF, Train, composed
 
-from handgrad import config, refusals, schema
-from handgrad.config import validate
-from handgrad.errors import BadInput
+from handgrad.config import refusals, schema
+from handgrad.config.errors import BadInput
+from handgrad.config.validate import schema_of, validate
 
 CHOICES = [
     (file.parent.name, file.stem)
@@ -116,11 +116,11 @@ def test_keys_of_the_file_and_of_the_schema_are_the_same(group: str, choice: str
     if group in ("experiment", "debug"):
         return  # changes of keys of the other groups, which Hydra refuses if they do not exist
     node = choice_config(group, choice)[group]
-    schema = config.schema_of(group, node)
+    schema = schema_of(group, node)
     wanted = schema_leaves(schema, f"{group}.")
     found = set(leaves(node, f"{group}."))
     for other in CHOICES:  # choices that share a class share its schema
-        if other[0] == group and schema is config.schema_of(group, choice_config(*other)[group]):
+        if other[0] == group and schema is schema_of(group, choice_config(*other)[group]):
             found |= set(leaves(choice_config(*other)[group], f"{group}."))
     assert found == wanted
 

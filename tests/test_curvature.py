@@ -10,9 +10,10 @@ from test_statistics import SIZES, all_costs, all_sizes, by_autograd, step
 from torch import Tensor
 from torch.testing import assert_close
 
-from handgrad import backprop, curvature
+from handgrad import backprop
 from handgrad.backprop import Cost, Parameters, cross_entropy, quadratic
-from handgrad.curvature import flat, largest_eigenvalue, shaped
+from handgrad.statistics import curvature
+from handgrad.statistics.curvature import flat, largest_eigenvalue, shaped
 
 
 def hessian_by_autograd(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:

@@ -18,16 +18,16 @@ from conftest import CONF, Train, composed, fit
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from handgrad import build
 from handgrad.backprop import Parameters, backward, cross_entropy, forward
-from handgrad.dashboard import address, equations, hparams, report, sections
-from handgrad.dashboard.allowance import Allowance
+from handgrad.dashboard import equations, hparams, report, sections
 from handgrad.dashboard.callback import Dashboard
-from handgrad.dashboard.event_log import EventLog
 from handgrad.dashboard.histograms import histogram
-from handgrad.dashboard.layout import layout
+from handgrad.dashboard.loggers import EventLog
 from handgrad.dashboard.scalars import Scalars, Watched
-from handgrad.launch import Job, run_task
+from handgrad.dashboard.sections import layout
+from handgrad.dashboard.time_budget import Allowance
+from handgrad.devices.launch import Job, run_task
+from handgrad.tasks import build, cli
 
 SMALL = (
     *("data=iris", "model.hidden=5", "trainer.max_epochs=6", "trainer.log_every_n_steps=7"),
@@ -54,7 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             share = () if tier == "off" else (GENEROUS,)
             config = composed(*SMALL, f"dashboard={tier}", *share, *overrides)
             (logs / tier).mkdir()
-            run_task(Job(config, [], logs / tier))
+            run_task(Job(cli.run_task, config, [], logs / tier))
     return {tier: logs / tier for tier in wanted}
 
 
@@ -376,7 +376,7 @@ def test_the_first_of_two_devices_writes(tmp_path: Path, monkeypatch: pytest.Mon
     folder = tmp_path / "two"
     folder.mkdir()
     config = composed(*SMALL, "trainer=ddp_cpu", "trainer.devices=2", GENEROUS)
-    several.run_on(2, [Job(config, [], folder)], tmp_path)
+    several.run_on(2, [Job(cli.run_task, config, [], folder)], tmp_path)
     found = events.curves(folder)
     assert [step for step, _ in found["backward/kept_by_slope"]] == [1, *range(7, 61, 7)]
     assert found["noise/log10_batch_size"][0][1] == pytest.approx(1)  # over both
@@ -476,7 +476,7 @@ def test_one_command_and_one_address_are_printed(train: Train) -> None:
     *_, command, url = answer.out.splitlines()
     assert command.startswith(f"tensorboard --logdir {answer.folder.parent} --host 127.0.0.1")
     assert "images=200" in command
-    assert url == address.url("lite")
+    assert url == sections.url("lite")
     assert re.fullmatch(
         r"http://127\.0\.0\.1:6006/\?pinnedCards=\S+&smoothing=0#timeseries&_smoothingWeight=0", url
     )

@@ -18,10 +18,11 @@ from conftest import Train, composed
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from handgrad.dashboard import address as printed
 from handgrad.dashboard import hparams, sections
+from handgrad.dashboard import sections as printed
 from handgrad.dashboard.pictures.canvas import NEGATIVE, POSITIVE
-from handgrad.launch import Job, run_task
+from handgrad.devices.launch import Job, run_task
+from handgrad.tasks import cli
 
 COMMON = (
     *("data=iris", "model.hidden=5", "trainer.max_epochs=6", "trainer.log_every_n_steps=7"),
@@ -40,7 +41,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder.parent)
         for name, overrides in RUNS.items():
             (folder / name).mkdir(parents=True)
-            run_task(Job(composed(*COMMON, *overrides), [], folder / name))
+            run_task(Job(cli.run_task, composed(*COMMON, *overrides), [], folder / name))
     return folder
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from handgrad.data import features, files
+from handgrad.data import checks
 from handgrad.data.arrays import Arrays
 from handgrad.data.examples import Known
 from handgrad.data.tables import Csv, Parquet
@@ -205,12 +205,12 @@ def test_a_file_that_unpacks_to_more_than_half_the_memory_is_refused(tmp_path, m
     )
     assert (tmp_path / "a.npz").stat().st_size < 10_000
     csv, npz = Csv(path=write(tmp_path, GOOD), target="kind"), Arrays(path=tmp_path / "a.npz")
-    monkeypatch.setattr(files, "available_memory", lambda: 2 * len(GOOD) - 1)
+    monkeypatch.setattr(checks, "available_memory", lambda: 2 * len(GOOD) - 1)
     assert "memory-mapped" in refusal(csv)
-    monkeypatch.setattr(files, "available_memory", lambda: 20_000)  # the arrays have 16,000 bytes
+    monkeypatch.setattr(checks, "available_memory", lambda: 20_000)  # the arrays have 16,000 bytes
     csv.read()
     assert "memory-mapped" in refusal(npz)
-    monkeypatch.setattr(files, "available_memory", lambda: 40_000)
+    monkeypatch.setattr(checks, "available_memory", lambda: 40_000)
     npz.read()
 
 
@@ -413,7 +413,7 @@ def test_a_wrong_npz_file_is_refused(tmp_path, change, expected):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_value_that_is_no_number_is_found_in_any_piece(tmp_path, monkeypatch, bad):
-    monkeypatch.setattr(features, "VALUES_AT_ONCE", 20)  # 5 rows of 4
+    monkeypatch.setattr(checks, "VALUES_AT_ONCE", 20)  # 5 rows of 4
     X, y = arrays()
     X[17, 2] = X[21, 0] = bad
     np.savez(tmp_path / "a.npz", X=X, y=y)

@@ -9,9 +9,19 @@ import pytest
 import yaml
 from sklearn import datasets
 
-from handgrad.data.boolean import Parity, Symmetry
 from handgrad.data.examples import Examples, Known
-from handgrad.data.sources import BreastCancer, Circles, Digits, Iris, Moons, Spirals, Wine, Xor
+from handgrad.data.sources import (
+    BreastCancer,
+    Circles,
+    Digits,
+    Iris,
+    Moons,
+    Parity,
+    Spirals,
+    Symmetry,
+    Wine,
+    Xor,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 

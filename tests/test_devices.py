@@ -13,8 +13,9 @@ import torch
 from conftest import composed
 from torch import Tensor
 
-from handgrad.config import validate
-from handgrad.launch import Job
+from handgrad.config.validate import validate
+from handgrad.devices.launch import Job
+from handgrad.tasks import cli
 
 VARIANTS = {
     "sgd": [],
@@ -112,7 +113,7 @@ def job(case: Case, devices: int, folder: Path) -> Job:
     }
     config["trainer"]["devices"] = devices
     validate(config)
-    return Job(config, [], where)
+    return Job(cli.run_task, config, [], where)
 
 
 def run_all(cases: list[Case], folder: Path) -> Outcomes:
@@ -203,7 +204,7 @@ def test_a_wrong_gradient_on_one_device_stops_all_devices(tmp_path: Path) -> Non
         config["trainer"] |= {"devices": 2, "log_every_n_steps": 4}
         validate(config)
         (tmp_path / name).mkdir()
-        jobs[name] = Job(config, [], tmp_path / name)
+        jobs[name] = Job(cli.run_task, config, [], tmp_path / name)
     several.run_on(2, list(jobs.values()), tmp_path)
     errors = {
         name: [path.read_text() for path in sorted(job.folder.glob("device*.error"))]

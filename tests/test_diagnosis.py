@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from handgrad import rules
-from handgrad.audit import audit, audit_probes, probe_inputs
+from handgrad.audit.diagnosis import angle, equation
+from handgrad.audit.judge import audit, audit_probes, probe_inputs
 from handgrad.backprop import Cost, Gradients, Parameters, cross_entropy, quadratic
-from handgrad.diagnosis import angle, equation
-from handgrad.mistakes import plant
+from handgrad.rules.planted import plant
 
 BACK, SLOPE = "(dz2 @ W2)", "A1 * (1 - A1)"
 A2 = "activations.A2"

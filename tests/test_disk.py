@@ -9,7 +9,7 @@ import pytest
 from forked import start, until
 from test_signals import ENDLESS, SMALL
 
-from handgrad import checkpoint_files
+from handgrad.runs import checkpoint_file
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_last_checkpoint(
     assert run.err.count("\n") == 1, run.err
     assert f"{disk}/checkpoints/" in run.err
     assert re.search(r"No space left on device; it needs \d+\.\d kB\)", run.err)
-    updates = checkpoint_files.read(last)["global_step"]
+    updates = checkpoint_file.read(last)["global_step"]
     assert updates >= 8
     assert list(disk.rglob("*.tmp")) == []
     (disk / "filler").unlink()

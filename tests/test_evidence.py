@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from handgrad import rules
-from handgrad.audit import probe_inputs
-from handgrad.backprop import Cost, Parameters, backward, cross_entropy, forward, quadratic
-from handgrad.evidence import (
+from handgrad.audit.judge import probe_inputs
+from handgrad.audit.numerical import (
     BLOCKS,
     Curve,
     block_errors,
@@ -17,6 +16,7 @@ from handgrad.evidence import (
     directional_derivative,
     error_versus_h,
 )
+from handgrad.backprop import Cost, Parameters, backward, cross_entropy, forward, quadratic
 
 COSTS = pytest.mark.parametrize("cost", [cross_entropy, quadratic], ids=["cross", "quadratic"])
 

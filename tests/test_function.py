@@ -9,7 +9,7 @@ from torch import Tensor
 
 from handgrad import backprop
 from handgrad.backprop import Cost, Parameters
-from handgrad.function import two_layer_cost
+from handgrad.rules.autograd_function import two_layer_cost
 
 COSTS = {"cross_entropy": backprop.cross_entropy, "quadratic": backprop.quadratic}
 all_costs = pytest.mark.parametrize("cost", COSTS)

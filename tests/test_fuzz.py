@@ -27,12 +27,13 @@ from conftest import CONF, Train, composed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handgrad import build, launch
-from handgrad.config import validate
+from handgrad.config.errors import LONGEST, BadInput, Failed
+from handgrad.config.validate import validate
 from handgrad.data.idx import FILES
 from handgrad.data.module import ExampleData
-from handgrad.errors import LONGEST, BadInput, Failed
-from handgrad.quiet import quiet_lightning
+from handgrad.devices import launch
+from handgrad.devices.lightning import quiet_lightning
+from handgrad.tasks import build
 from handgrad.tasks import train as train_task
 
 HANG = timedelta(seconds=10)

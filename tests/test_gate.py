@@ -21,10 +21,11 @@ from conftest import Train, composed, files
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from handgrad import build, cli, launch
-from handgrad.config import validate
-from handgrad.data import files as data_files
-from handgrad.errors import BadInput
+from handgrad.config.errors import BadInput
+from handgrad.config.validate import validate
+from handgrad.data import checks as data_files
+from handgrad.devices import launch
+from handgrad.tasks import build, cli
 from handgrad.tasks import predict as predict_task
 from handgrad.tasks import test as test_task
 from handgrad.tasks import train as train_task

@@ -13,10 +13,11 @@ import pytest
 import torch
 from conftest import Answer, Train, composed
 
-from handgrad import saved
+from handgrad.config.errors import BadInput
 from handgrad.data.arrays import Arrays
 from handgrad.data.tables import Parquet
-from handgrad.errors import BadInput
+from handgrad.runs import loading
+from handgrad.tasks import build
 from handgrad.tasks import train as train_task
 
 MARK = "it_was_run"  # the file that every planted command would make
@@ -89,7 +90,7 @@ def test_a_class_that_a_checkpoint_names_is_never_made(
     node = HARMFUL[name] if name in HARMFUL else {**was["data"], **WITHIN[name]}
     torch.save({**checkpoint, "config": {**was, "data": node}}, "hostile.ckpt")
     with pytest.raises(BadInput, match=r"ckpt_path=.*hostile\.ckpt: .*data"):
-        saved.restore({**was, "ckpt_path": "hostile.ckpt"}, [], tmp_path)
+        build.restore({**was, "ckpt_path": "hostile.ckpt"}, [], tmp_path)
     assert not Path(MARK).exists()
 
 
@@ -116,8 +117,8 @@ def test_data_of_ones_own_class_are_named_on_the_command_line(
     torch.save({**checkpoint, "config": {**was, "data": own}}, path)
     config = {**was, "ckpt_path": str(path)}
     with pytest.raises(BadInput, match="name the data for this run"):
-        saved.restore(config, [], tmp_path)
-    assert len(saved.restore(config, ["data=iris"], tmp_path).data.read().examples) == 150
+        build.restore(config, [], tmp_path)
+    assert len(build.restore(config, ["data=iris"], tmp_path).data.read().examples) == 150
 
 
 def changed(checkpoint: dict[str, Any], *path: str, value: Any) -> dict[str, Any]:
@@ -161,11 +162,11 @@ def test_a_malformed_checkpoint_is_refused_by_what_is_wrong_in_it(
     path = tmp_path / "malformed.ckpt"
     torch.save(changed(checkpoint, *place, value=value), path)
     with pytest.raises(BadInput, match="malformed") as refusal:
-        saved.load(path)
+        loading.load(path)
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
     torch.save(checkpoint, path)
-    assert saved.network(saved.load(path)).W1.shape == (3, 4)
+    assert loading.network(loading.load(path)).W1.shape == (3, 4)
 
 
 def test_a_pickle_in_a_data_file_is_never_run(train: Train, tmp_path: Path) -> None:

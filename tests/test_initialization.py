@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from handgrad.backprop import Parameters
-from handgrad.initialization import INITIALIZATIONS, initialize
+from handgrad.training.initialization import INITIALIZATIONS, initialize
 
 SIZES = (300, 200, 100)  # n_x, n_h, n_y: large enough to measure a spread
 SHAPES = [(200, 300), (200,), (100, 200), (100,)]

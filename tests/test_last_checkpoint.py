@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from handgrad import checkpoints
-from handgrad.checkpoints import LastCheckpoint
+from handgrad.runs import checkpointing
+from handgrad.runs.checkpointing import LastCheckpoint
 
 EPOCH = 0.3  # seconds
 
@@ -20,7 +20,7 @@ def written(monkeypatch: pytest.MonkeyPatch, seconds: float, devices: int) -> li
         times.append(now[0])
         now[0] += seconds
 
-    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: now[0]))
     last = LastCheckpoint(Path(), None)
     for epoch in range(1, 1001):
         now[0] += EPOCH

@@ -15,8 +15,9 @@ import pytest
 import torch
 from conftest import ROOT, Train, composed
 
-from handgrad import launch, ranks
-from handgrad.errors import BadInput
+from handgrad.config.errors import BadInput
+from handgrad.devices import launch, ranks
+from handgrad.tasks import cli
 
 SHORT = (
     *("trainer.max_epochs=1", "trainer=ddp_cpu", "trainer.enable_progress_bar=false"),
@@ -176,7 +177,7 @@ def test_multirun_under_torchrun_is_refused(train: Train, monkeypatch: pytest.Mo
 
 
 def test_jobs_side_by_side_on_several_devices_are_refused(tmp_path: Path) -> None:
-    job = launch.Job(composed("trainer=ddp_cpu"), [], tmp_path)
+    job = launch.Job(cli.run_task, composed("trainer=ddp_cpu"), [], tmp_path)
     with pytest.raises(BadInput, match=r"trainer.devices=2 needs jobs one after the other"):
         launch.run(job, parallel_launcher=True)
 

@@ -1,147 +1,67 @@
-"""Imports run one way, and the equations need nothing but torch.
+"""The house: twelve entries, and imports that run only down its list.
 
-The table says where each file belongs and what its layer may import. A new file that the table
-does not know fails here: place it in the lowest layer that can hold it.
+A file that breaks the order is named with the import that breaks it, also where the import stands
+inside a function or is made by name.
 """
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from fnmatch import fnmatch
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from house import FILES, PACKAGE, circles, entry_of, imported, imports_of, own_file
 
-PACKAGE = Path(__file__).parents[1] / "src" / "handgrad"
-FRAMEWORKS = {"lightning", "pytorch_lightning", "lightning_fabric", "hydra", "omegaconf"}
+ORDER = (  # an entry may import itself and what stands below it
+    *("tasks", "dashboard", "runs", "audit", "module", "statistics", "rules", "training"),
+    *("devices", "data", "config", "backprop"),
+)
 CONFIGURATION = {"hydra", "omegaconf"}
-
-
-class Layer(NamedTuple):
-    """One layer: its files, the layers that it may import, the libraries that it may not."""
-
-    files: tuple[str, ...]
-    layers: frozenset[str]
-    banned: set[str]
-
-
-LAYERS = {
-    "package": Layer(("__init__.py",), frozenset(), FRAMEWORKS | {"torch"}),
-    "equations": Layer(("backprop.py",), frozenset(), FRAMEWORKS),
-    "rules": Layer(
-        (
-            *("rules.py", "mistakes.py", "custom.py", "initialization.py", "function.py"),
-            *("audit.py", "answer.py", "reference.py", "diagnosis.py", "evidence.py"),
-            *("checksum.py", "tally.py", "gradient_sum.py", "loss_scale.py", "precision.py"),
-            *("statistics.py", "curvature.py", "recording.py"),
-        ),
-        frozenset({"equations", "rules"}),
-        FRAMEWORKS,
-    ),
-    "data": Layer(("data/*.py",), frozenset({"data"}), CONFIGURATION),
-    "module": Layer(
-        ("module.py", "gathering.py", "blocks.py", "nonfinite.py", "optimizers.py"),
-        frozenset({"equations", "rules", "module"}),
-        CONFIGURATION,
-    ),
-    "processes": Layer(
-        (
-            *("allocator.py", "errors.py", "ranks.py", "signals.py", "meeting.py", "launch.py"),
-            *("strategy.py", "threads.py"),
-        ),
-        frozenset({"processes"}),
-        CONFIGURATION,
-    ),
-    "dashboard": Layer(
-        ("dashboard/*.py",),
-        frozenset({"equations", "rules", "data", "module", "dashboard"}),
-        CONFIGURATION,
-    ),
-    "program": Layer(
-        (
-            *("*schema*.py", "refusals.py", "config.py", "cli.py", "build.py", "tasks/*.py"),
-            *("benchmark/*.py", "replay/*.py", "curves.py", "saved.py", "record.py", "quiet.py"),
-            *("checkpoint*.py", "fingerprint.py", "resume.py", "continued.py", "csv_log.py"),
-            *("run_folder.py", "progress.py", "live_check.py", "drift.py", "stopping.py"),
-            *("sweep/*.py", "earlier.py"),
-            *("tables.py", "spreadsheet.py", "help_page.py"),
-        ),
-        frozenset(
-            {"package", "equations", "rules", "data", "module", "dashboard", "processes", "program"}
-        ),
-        set(),
-    ),
+FRAMEWORKS = {"lightning", "pytorch_lightning", "lightning_fabric", *CONFIGURATION}
+BANNED = {  # libraries that an entry does without
+    "__init__": {*FRAMEWORKS, "torch"},
+    "backprop": FRAMEWORKS,
+    "config": {*FRAMEWORKS, "torch"} - CONFIGURATION,  # the command line answers before these load
+    **dict.fromkeys(("training", "rules", "statistics", "audit"), FRAMEWORKS),
+    **dict.fromkeys(("data", "devices", "module", "dashboard"), CONFIGURATION),
 }
-FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-
-
-def layer_of(file: str) -> str:
-    homes = [
-        name
-        for name, layer in LAYERS.items()
-        if any(fnmatch(file, pattern) for pattern in layer.files)
-    ]
-    assert len(homes) == 1, f"src/handgrad/{file} is in {homes}: place it in one layer of LAYERS"
-    return homes[0]
-
-
-def imported(source: str, file: str) -> Iterator[str]:
-    """The dotted names of all imports, also those inside functions and by importlib."""
-    package = ["handgrad", *Path(file).parts[:-1]]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            yield from (f"{module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args:
-            called = (
-                node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
-            )
-            name = node.args[0]
-            if called in {"import_module", "__import__"} and isinstance(name, ast.Constant):
-                yield str(name.value)
-
-
-def own_file(name: str) -> str | None:
-    """The file of the package in which a dotted name lives: its longest prefix that is a file."""
-    parts = name.split(".")[1:]
-    for length in range(len(parts), -1, -1):
-        stem = "/".join(parts[:length])
-        for file in (f"{stem}.py", f"{stem}/__init__.py".lstrip("/")):
-            if file in FILES:
-                return file
-    return None
 
 
 def offences(source: str, file: str) -> list[str]:
-    """Each import that the file's layer may not make."""
-    layer, found = LAYERS[layer_of(file)], []
+    """Each import that the file's place in the house forbids."""
+    entry, found = entry_of(file), []
     for name in imported(source, file):
         root = name.split(".")[0]
-        if root in layer.banned or root in {"train", "src", "tests"}:
+        if root in BANNED.get(entry, set()) or root in {"train", "src", "tests"}:
             found.append(name)
         elif root == "handgrad":
             target = own_file(name)
-            if target is None or layer_of(target) not in layer.layers:
+            if target is None or not may_import(file, target):
                 found.append(name)
-        elif file == "backprop.py" and root not in {"torch", *sys.stdlib_module_names}:
+        elif entry == "backprop" and root not in {"torch", *sys.stdlib_module_names}:
             found.append(name)
     return found
 
 
+def may_import(file: str, target: str) -> bool:
+    """Whether a file may import another: one below it, or of its own entry but not the package."""
+    entry, other = entry_of(file), entry_of(target)
+    if "__init__" in (entry, other):
+        return False
+    if entry == other:
+        return target != f"{entry}/__init__.py" and entry != f"{entry}.py"
+    return ORDER.index(entry) < ORDER.index(other)
+
+
 @pytest.mark.parametrize("file", FILES)
-def test_imports_run_one_way(file: str) -> None:
+def test_imports_run_only_downwards(file: str) -> None:
     assert offences((PACKAGE / file).read_text(encoding="utf-8"), file) == []
 
 
-def test_the_table_names_only_files_that_exist() -> None:
-    patterns = [pattern for layer in LAYERS.values() for pattern in layer.files]
-    absent = [p for p in patterns if not any(fnmatch(file, p) for file in FILES)]
-    assert absent == []
+def test_no_imports_run_in_a_circle() -> None:
+    assert circles({file: imports_of(file) for file in FILES}) == []
+
+
+def test_the_house_has_twelve_entries() -> None:
+    assert {entry_of(file) for file in FILES} == {"__init__", *ORDER}
 
 
 # Tests of the tester.
@@ -149,16 +69,21 @@ def test_the_table_names_only_files_that_exist() -> None:
 FORBIDDEN = {
     "equations_import_rules": ("backprop.py", "from handgrad.rules import custom"),
     "equations_import_numpy": ("backprop.py", "import numpy as np"),
-    "equations_import_themselves": ("backprop.py", "import handgrad"),
-    "rules_import_lightning": ("rules.py", "def f():\n    import lightning.pytorch"),
-    "rules_import_data": ("rules.py", "from handgrad import data"),
-    "relative": ("rules.py", "from .data import anything"),
-    "relative_package": ("rules.py", "from . import data"),
-    "data_imports_equations": ("data/__init__.py", "from ..backprop import forward"),
-    "data_imports_hydra": ("data/__init__.py", "from hydra.utils import instantiate"),
-    "by_name": ("rules.py", "import importlib\nimportlib.import_module('handgrad.data')"),
-    "train": ("data/__init__.py", "import train"),
-    "unknown": ("data/__init__.py", "from handgrad.nowhere import anything"),
+    "equations_import_the_package": ("backprop.py", "import handgrad"),
+    "rules_import_lightning": ("rules/feedback.py", "def f():\n    import lightning.pytorch"),
+    "rules_import_statistics": ("rules/feedback.py", "from handgrad import statistics"),
+    "rules_import_their_own_package": ("rules/planted.py", "from handgrad.rules import custom"),
+    "relative": ("rules/feedback.py", "from ..audit import anything"),
+    "relative_package": ("rules/feedback.py", "from .. import audit"),
+    "data_imports_equations": ("data/module.py", "from ..module import TwoLayerNetwork"),
+    "data_imports_hydra": ("data/module.py", "from hydra.utils import instantiate"),
+    "runs_import_tasks": ("runs/loading.py", "def f():\n    from handgrad.tasks import build"),
+    "by_name": (
+        "rules/feedback.py",
+        "import importlib\nimportlib.import_module('handgrad.module')",
+    ),
+    "train": ("data/module.py", "import train"),
+    "unknown": ("data/module.py", "from handgrad.nowhere import anything"),
 }
 
 
@@ -168,15 +93,13 @@ def test_a_forbidden_import_is_seen(file: str, source: str) -> None:
 
 
 def test_permitted_imports_pass() -> None:
-    source = (
-        "import math, torch\nfrom handgrad import backprop, mistakes\nfrom .custom import custom"
-    )
-    assert offences(source, "rules.py") == []
+    source = "import math, torch\nfrom handgrad import backprop\nfrom .planted import mistake"
+    assert offences(source, "rules/feedback.py") == []
 
 
-def test_a_file_without_a_place_is_asked_to_take_one() -> None:
-    with pytest.raises(AssertionError, match="place it in one layer"):
-        layer_of("utils.py")
+def test_a_circle_is_seen() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set[str]()}
+    assert circles(graph) == [["b", "c"]]
 
 
 # What Python really loads.
@@ -190,24 +113,30 @@ def loaded_by(modules: list[str]) -> set[str]:
     return set(run.stdout.split())
 
 
-def modules_of(*layers: str) -> list[str]:
-    """The modules of these layers, as import names."""
-    files = [file for file in FILES if layer_of(file) in layers]
+def modules_of(*entries: str) -> list[str]:
+    """The modules of these entries, as import names."""
     return [
-        f"handgrad.{file}".removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")
-        for file in files
+        f"handgrad.{file}".removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for file in FILES
+        if entry_of(file) in entries
     ]
 
 
-def test_equations_and_rules_load_neither_lightning_nor_hydra() -> None:
-    assert loaded_by(modules_of("equations", "rules")) & FRAMEWORKS == set()
+def test_the_mathematics_loads_neither_lightning_nor_hydra() -> None:
+    mathematics = modules_of("backprop", "training", "rules", "statistics", "audit")
+    assert loaded_by(mathematics) & FRAMEWORKS == set()
 
 
 def test_data_loads_neither_the_network_nor_hydra() -> None:
     loaded = loaded_by(modules_of("data"))
-    assert "handgrad.data" in loaded
+    assert "handgrad.data.module" in loaded
+    assert loaded & {*modules_of(*ORDER[:-4], "backprop"), *CONFIGURATION} == set()
+
+
+def test_the_command_line_answers_before_torch_is_loaded() -> None:
     assert (
-        loaded & {*modules_of("equations", "rules", "module", "program"), *CONFIGURATION} == set()
+        loaded_by(["handgrad.tasks.cli", "handgrad.config.validate"]) & {"torch", "lightning"}
+        == set()
     )
 
 

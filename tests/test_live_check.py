@@ -11,15 +11,12 @@ from conftest import Train
 from lightning.pytorch.loggers import Logger
 
 from handgrad.backprop import Cost, Gradients, backward, cross_entropy, forward
-from handgrad.build import DTYPES
+from handgrad.config.errors import WrongGradient
 from handgrad.data.batches import shuffled
 from handgrad.data.module import ExampleData
 from handgrad.data.sources import Iris
-from handgrad.errors import WrongGradient
-from handgrad.live_check import LiveCheck
-from handgrad.mistakes import MISTAKES, mistake
 from handgrad.module import TwoLayerNetwork
-from handgrad.rules import (
+from handgrad.rules.feedback import (
     autograd,
     closed_form,
     feedback_alignment,
@@ -27,6 +24,9 @@ from handgrad.rules import (
     sign_concordant,
     sign_symmetric,
 )
+from handgrad.rules.planted import MISTAKES, mistake
+from handgrad.runs.live_check import LiveCheck
+from handgrad.tasks.build import DTYPES
 
 ONE_LINE = sorted(set(MISTAKES) - {"cross_entropy_delta", "missing_1_over_m"})
 

@@ -14,13 +14,13 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from handgrad import build
 from handgrad.backprop import Cost, Parameters, backward, cross_entropy, forward
-from handgrad.config import validate
-from handgrad.errors import BadInput
-from handgrad.loss_scale import LossScale
+from handgrad.config.errors import BadInput
+from handgrad.config.validate import validate
 from handgrad.module import TwoLayerNetwork
-from handgrad.rules import closed_form
+from handgrad.rules.feedback import closed_form
+from handgrad.tasks import build
+from handgrad.training.gradients import LossScale
 
 OVERRIDES = (
     *("logger=none", "trainer.enable_progress_bar=false", "data=iris", "data.batch_size=20"),

@@ -16,10 +16,11 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 from torch.nn import functional
 
-from handgrad import backprop, build
+from handgrad import backprop
 from handgrad.backprop import Parameters
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
+from handgrad.tasks import build
 
 # 96 examples for training, 4 -> 5 -> 3; batches of 9 leave a short last one of 6
 IRIS = ("data=iris", "model.hidden=5", "data.batch_size=9", "trainer.max_epochs=3")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mutants import Mutant, mutants
 
-from handgrad.audit import Report, audit_probes
+from handgrad.audit.judge import Report, audit_probes
 from handgrad.backprop import Cost, cross_entropy, quadratic
 
 # What no test can catch: a mutant that computes the same thing.

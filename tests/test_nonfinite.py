@@ -13,9 +13,10 @@ import several
 import torch
 from conftest import ROOT, Fitted, Train, composed, fit
 
-from handgrad import build, nonfinite
-from handgrad.launch import Job
-from handgrad.nonfinite import NonFinite
+from handgrad.devices.launch import Job
+from handgrad.tasks import build, cli
+from handgrad.training import nonfinite
+from handgrad.training.nonfinite import NonFinite
 
 IRIS = (
     *("data=iris", "data.batch_size=20", "model.hidden=5", "trainer.max_epochs=3"),
@@ -180,7 +181,7 @@ def test_two_processes_answer_as_one_does(tmp_path: Path) -> None:
             config = composed(*TWO, f"data.path={path}", *overrides, f"trainer.devices={devices}")
             folder = tmp_path / f"{how}{devices}"
             folder.mkdir()
-            jobs.append(Job(config, [], folder))
+            jobs.append(Job(cli.run_task, config, [], folder))
         several.run_on(devices, jobs, tmp_path)
         for how, job in zip(HOW, jobs, strict=True):
             errors = [each.read_text() for each in sorted(job.folder.glob("device*.error"))]

@@ -10,9 +10,9 @@ import torch
 from conftest import Train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from handgrad.audit.number_formats import FORMATS, LARGEST_SCALE, UNREACHED, Loss, measure
 from handgrad.backprop import Cost, Gradients, Parameters, backward, cross_entropy, quadratic
-from handgrad.precision import FORMATS, LARGEST_SCALE, UNREACHED, Loss, measure
-from handgrad.rules import closed_form, flat_spot
+from handgrad.rules.feedback import closed_form, flat_spot
 
 M = 4096  # a sum of so many ones stops at 256 in bfloat16 and at 2048 in float16
 

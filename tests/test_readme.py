@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from conftest import CONF, ROOT
 
-from handgrad import cli
+from handgrad.tasks import cli
 
 DOCS = ROOT / ".github" / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from handgrad import backprop, rules
 from handgrad.backprop import Activations, Cost, Gradients, Parameters, backward, forward
-from handgrad.recording import CannotRecord, Equations, Recorded, Recording
-from handgrad.rules import Rule
+from handgrad.rules import feedback
+from handgrad.rules.feedback import Rule
+from handgrad.training.capture import CannotRecord, Equations, Recorded, Recording
 
 RULES: dict[str, Callable[[Cost], Rule]] = {
     "closed_form": rules.closed_form,
@@ -154,10 +155,10 @@ def test_an_operand_that_is_read_as_it_lies_otherwise_is_not_overwritten() -> No
 
 def test_only_rules_known_to_be_the_same_each_time_are_recorded() -> None:
     for name, factory in RULES.items():
-        assert rules.makes_the_same_operations(factory(backprop.quadratic)), name
-    assert not rules.makes_the_same_operations(counts_its_calls)
-    assert not rules.makes_the_same_operations(rules.autograd(backprop.quadratic))
-    assert not rules.makes_the_same_operations(None)
+        assert feedback.makes_the_same_operations(factory(backprop.quadratic)), name
+    assert not feedback.makes_the_same_operations(counts_its_calls)
+    assert not feedback.makes_the_same_operations(rules.autograd(backprop.quadratic))
+    assert not feedback.makes_the_same_operations(None)
 
 
 def test_large_results_are_not_kept() -> None:
@@ -176,7 +177,7 @@ def test_training_with_recorded_equations_ends_at_the_same_bits(
     assert isinstance(recorded.network.equations, Recorded)
     made = recorded.network.equations.known.values()
     assert all(isinstance(each, Recording) for each in made)
-    monkeypatch.setattr(rules, "makes_the_same_operations", lambda rule: False)
+    monkeypatch.setattr(feedback, "makes_the_same_operations", lambda rule: False)
     plain = fit(*common)
     assert not isinstance(plain.network.equations, Recorded)
     for one, other in zip(recorded.network.params, plain.network.params, strict=True):

@@ -13,12 +13,12 @@ import torch
 from conftest import CONF, Train, composed, files, fit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from handgrad import optimizers
-from handgrad.initialization import initialize
-from handgrad.replay import picture, values, verdict
-from handgrad.replay.runs import ALONE, Trained
-from handgrad.replay.verdict import Row
-from handgrad.task_schema import PublishedFigure
+from handgrad.config.schema import PublishedFigure
+from handgrad.tasks.replay import picture, verdict
+from handgrad.tasks.replay.runs import ALONE, Trained
+from handgrad.tasks.replay.verdict import Row
+from handgrad.training import optimizers
+from handgrad.training.initialization import initialize
 
 NOWHERE = Path("nowhere")
 
@@ -57,15 +57,15 @@ def test_a_value_is_the_best_first_or_last_epochs(value: str, expected: float) -
             "angle/dz1": [80.0, 60.0, 50.0],
         }
     )
-    assert values.value_of(value, curve, NOWHERE, 0.1) == pytest.approx(expected)
+    assert verdict.value_of(value, curve, NOWHERE, 0.1) == pytest.approx(expected)
 
 
 def test_sweeps_are_the_updates_when_every_output_was_first_close() -> None:
     curve = pd.DataFrame({"updates": [10, 20, 30], "deviation/train": [0.5, 0.09, 0.2]})
-    assert values.value_of("sweeps", curve, NOWHERE, 0.1) == 20
-    assert values.value_of("solved", curve, NOWHERE, 0.1) == 100
-    assert values.value_of("solved", curve, NOWHERE, 0.05) == 0
-    assert math.isnan(values.value_of("sweeps", curve, NOWHERE, 0.05))
+    assert verdict.value_of("sweeps", curve, NOWHERE, 0.1) == 20
+    assert verdict.value_of("solved", curve, NOWHERE, 0.1) == 100
+    assert verdict.value_of("solved", curve, NOWHERE, 0.05) == 0
+    assert math.isnan(verdict.value_of("sweeps", curve, NOWHERE, 0.05))
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_patterns_of_weights_are_recognised(
     weights: list[float], antisymmetric: bool, in_ratio: bool
 ) -> None:
     both = torch.tensor([weights, [-3 * weight for weight in weights]])
-    assert values.antisymmetric(both) is antisymmetric
-    assert (values.antisymmetric(both) and values.in_ratio(both)) is in_ratio
+    assert verdict.antisymmetric(both) is antisymmetric
+    assert (verdict.antisymmetric(both) and verdict.in_ratio(both)) is in_ratio
 
 
 def test_every_hidden_unit_must_have_the_pattern() -> None:
     right, wrong = [1.0, 2.0, 4.0, -4.0, -2.0, -1.0], [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
-    assert not values.in_ratio(torch.tensor([right, wrong]))
-    assert not values.antisymmetric(torch.tensor([right, [1.0] * 6]))
+    assert not verdict.in_ratio(torch.tensor([right, wrong]))
+    assert not verdict.antisymmetric(torch.tensor([right, [1.0] * 6]))
 
 
 # The statistic over the seeds, and the verdict

@@ -13,11 +13,11 @@ from conftest import composed
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from handgrad import build
-from handgrad.checkpoints import LastCheckpoint, Resumable
-from handgrad.fingerprint import fingerprint
-from handgrad.launch import Job
-from handgrad.quiet import quiet_lightning
+from handgrad.devices.launch import Job
+from handgrad.devices.lightning import quiet_lightning
+from handgrad.runs.checkpointing import LastCheckpoint, Resumable
+from handgrad.runs.resume import fingerprint
+from handgrad.tasks import build, cli
 
 IRIS = (
     *("data=iris", "data.batch_size=20", "model.hidden=5", "trainer.max_epochs=3"),
@@ -170,10 +170,10 @@ def test_two_processes_continue_bitwise_from_every_update(tmp_path: Path, accumu
         *(f"optimizer.accumulate={accumulate}", "trainer.devices=2"),
     )
     config = configured(*overrides)
-    jobs = [Job(config, [], tmp_path / "whole")]
+    jobs = [Job(cli.run_task, config, [], tmp_path / "whole")]
     for number in range(1, updates):
         begun = {**config, "ckpt_path": str(tmp_path / "whole" / "kept" / f"{number}.ckpt")}
-        jobs.append(Job(begun, [], tmp_path / str(number)))
+        jobs.append(Job(cli.run_task, begun, [], tmp_path / str(number)))
     for job in jobs:
         job.folder.mkdir()
     several.run_on(2, jobs, tmp_path)

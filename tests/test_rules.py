@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from handgrad import backprop, rules
 from handgrad.backprop import Cost, Gradients, Parameters
-from handgrad.mistakes import MISTAKES, RIGHT_UNDER
+from handgrad.rules import feedback
+from handgrad.rules.planted import MISTAKES, RIGHT_UNDER
 
 COSTS = {"cross_entropy": backprop.cross_entropy, "quadratic": backprop.quadratic}
 NAMES_OF = {id(cost): name for name, cost in COSTS.items()}
@@ -210,7 +211,7 @@ def test_the_random_matrix_is_a_pure_function_of_seed_and_shape() -> None:
     state = torch.get_rng_state()
     first = rules.random_matrix(W2, seed=1, scale=0.5)
     torch.manual_seed(99)
-    rules.drawn.cache_clear()
+    feedback.drawn.cache_clear()
     again = rules.random_matrix(W2 * 2, seed=1, scale=0.5)
     torch.set_rng_state(state)
     assert torch.equal(first, again)
@@ -232,7 +233,7 @@ def test_a_matrix_that_is_given_is_used_instead_of_a_drawn_one(name: str) -> Non
 
 
 def test_drawing_a_matrix_leaves_the_global_generator_alone() -> None:
-    rules.drawn.cache_clear()
+    feedback.drawn.cache_clear()
     before = torch.get_rng_state()
     rules.feedback_alignment(backprop.cross_entropy)(*problem())
     assert torch.equal(before, torch.get_rng_state())

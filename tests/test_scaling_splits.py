@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from handgrad.data import features as features_room
+from handgrad.data import checks as features_room
 from handgrad.data.examples import Examples
 from handgrad.data.scaling import Scaling, check_scale
 from handgrad.data.splits import split

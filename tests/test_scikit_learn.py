@@ -15,7 +15,7 @@ from handgrad.data.examples import Examples, Source
 from handgrad.data.module import ExampleData
 from handgrad.data.sources import BreastCancer, Digits, Iris, Wine
 from handgrad.module import TwoLayerNetwork
-from handgrad.rules import closed_form
+from handgrad.rules.feedback import closed_form
 
 SETTINGS = {  # source, scale, hidden units, learning rate, epochs
     "digits": (Digits, "/16", 30, 0.5, 30),

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from forked import Run, children, is_running, start, until
 
-from handgrad import checkpoint_files, signals
+from handgrad.devices import signals
 from handgrad.module import TwoLayerNetwork
+from handgrad.runs import checkpoint_file
 
 PROCESSES = ("first", "device 0", "device 1", "all")
 SMALL = (
@@ -66,7 +67,7 @@ def ends(run: Run, pids: list[int]) -> int:
 
 
 def last(folder: Path) -> dict[str, Any]:
-    return checkpoint_files.read(folder / "run" / "checkpoints" / "last.ckpt")
+    return checkpoint_file.read(folder / "run" / "checkpoints" / "last.ckpt")
 
 
 @pytest.mark.parametrize(

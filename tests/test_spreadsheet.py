@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from conftest import Train
 
-from handgrad.replay import report
-from handgrad.replay.verdict import Row as ReplayRow
-from handgrad.spreadsheet import safe
-from handgrad.sweep import results
-from handgrad.sweep.outcome import Outcome
-from handgrad.task_schema import PublishedFigure
+from handgrad.config.schema import PublishedFigure
+from handgrad.runs.tables import safe
+from handgrad.tasks.replay import report
+from handgrad.tasks.replay.verdict import Row as ReplayRow
+from handgrad.tasks.sweep import results
+from handgrad.tasks.sweep.job import Outcome
 
 COMMANDS = ["=1+1", "+A1", "-A1", "@SUM(A1)"]
 HIDDEN = ["\t=1+1", "\n=1+1"]  # CSV files of the user's cannot begin a cell with these

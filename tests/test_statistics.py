@@ -12,8 +12,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.testing import assert_close
 
-from handgrad import backprop, curvature, rules, statistics
+from handgrad import backprop, rules
 from handgrad.backprop import Activations, Cost, Gradients, Parameters
+from handgrad.statistics import curvature
+from handgrad.statistics import gradients as statistics
 
 COSTS = {"cross_entropy": backprop.cross_entropy, "quadratic": backprop.quadratic}
 SIZES = [(7, 5, 4, 3), (2, 1, 3, 1), (13, 3, 1, 2), (5, 9, 6, 1)]

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
 
-from handgrad.sweep import names, past, results, studies
-from handgrad.sweep.outcome import Outcome
-from handgrad.sweep.results import Row
+from handgrad.tasks import compare
 from handgrad.tasks import train as tasks_train
+from handgrad.tasks.sweep import names, results, studies
+from handgrad.tasks.sweep.job import Outcome
+from handgrad.tasks.sweep.results import Row
 
 QUICK = (
     *("trainer.max_epochs=1", "model.hidden=3", "logger=none", "check.at_start=false"),
@@ -308,16 +309,16 @@ def test_a_comparison_shows_what_differs(train: Train) -> None:
         folder = first.folder.parent / line["run"]
         final = json.loads((folder / "metrics.json").read_text())
         assert float(line["cost/test"]) == final["cost/test"]
-        drawn = past.curves(folder)
+        drawn = compare.curves(folder)
         assert {tag: points[1] for tag, points in drawn.items()} == {
             tag: [value for _, value in points]
             for tag, points in curves(folder).items()
-            if tag in past.CURVES
+            if tag in compare.CURVES
         }
         assert len(drawn) == 4
     assert (answer.folder / "results.png").stat().st_size > 10_000
-    runs = past.read([str(first.folder), str(seed.folder)])
-    assert past.shared(runs)[0] == "Not the same batches in the same order: seed is 1, 2."
+    runs = compare.read([str(first.folder), str(seed.folder)])
+    assert compare.shared(runs)[0] == "Not the same batches in the same order: seed is 1, 2."
     missing = train("task=compare", "compare.runs=[nowhere,nothing]")
     assert (missing.code, missing.err.count("\n")) == (2, 1)
     assert "compare.runs: nowhere holds no trained run" in missing.err

@@ -6,8 +6,8 @@ from typing import Any
 import lightning as L
 
 from handgrad.backprop import Cost
-from handgrad.nonfinite import NonFinite
-from handgrad.tally import Sums, Tally
+from handgrad.training.metrics import Sums, Tally
+from handgrad.training.nonfinite import NonFinite
 
 
 class Gathering(L.LightningModule):

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from handgrad import backprop, nonfinite, optimizers, rules
+from handgrad import backprop
 from handgrad.backprop import Activations, Cost, Gradients, Parameters
-from handgrad.blocks import Block, Seen, Update
 from handgrad.gathering import Gathering
-from handgrad.gradient_sum import GradientSum, write
-from handgrad.initialization import initialize
-from handgrad.loss_scale import LossScale
-from handgrad.nonfinite import NonFinite, Snapshot, Streak, all_finite
-from handgrad.recording import Equations, Recorded
-from handgrad.rules import Feedback, Rule
-from handgrad.tally import Sums, Tally
+from handgrad.rules import feedback
+from handgrad.rules.feedback import Feedback, Rule
+from handgrad.training import nonfinite, optimizers
+from handgrad.training.capture import Equations, Recorded
+from handgrad.training.gradients import GradientSum, LossScale, write
+from handgrad.training.initialization import initialize
+from handgrad.training.metrics import Sums, Tally
+from handgrad.training.nonfinite import NonFinite, Snapshot, Streak, all_finite
+from handgrad.training.updates import Block, Seen, Update
 
 COSTS = {"cross_entropy": backprop.cross_entropy, "quadratic": backprop.quadratic}
 FEEDBACK = "feedback"  # the key of a checkpoint that holds a rule's fixed random matrix
@@ -40,7 +41,7 @@ class TwoLayerNetwork(Gathering):
         in_features: inputs.
         hidden_features: hidden units.
         out_features: outputs; 1 for two classes.
-        init: a name of `handgrad.initialization.INITIALIZATIONS`.
+        init: a name of `handgrad.training.initialization.INITIALIZATIONS`.
         init_range: the a of init="uniform", U(-a, a).
         seed: of the initial weights.
         cost: "cross_entropy" or "quadratic".
@@ -168,7 +169,7 @@ class TwoLayerNetwork(Gathering):
             assert self.bind_rule is not None, "training needs a rule"
             self.loss_scale = LossScale(scaler)
             self.backward_pass = self.bind_rule(self.loss_scale.scaled(self.cost))
-        fixed = rules.makes_the_same_operations(self.rule) and not self.compiled
+        fixed = feedback.makes_the_same_operations(self.rule) and not self.compiled
         single = self.trainer.precision in ("32-true", "64-true")
         records = fixed and single and self.device.type == "cpu"
         self.equations: Equations = Recorded(self.compute) if records else self.compute

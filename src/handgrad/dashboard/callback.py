@@ -11,15 +11,15 @@ from torch.utils.tensorboard.summary import custom_scalars, text
 from typing_extensions import override
 
 from handgrad.backprop import Gradients, Parameters
-from handgrad.blocks import Seen
-from handgrad.dashboard import equations, hparams, precision_recall
-from handgrad.dashboard.allowance import allowances
-from handgrad.dashboard.event_log import EventLog
-from handgrad.dashboard.histograms import histograms
-from handgrad.dashboard.layout import layout
+from handgrad.dashboard import equations, hparams
+from handgrad.dashboard.histograms import EXAMPLES, histograms, precision_recall_curves
+from handgrad.dashboard.loggers import EventLog
 from handgrad.dashboard.report import Facts, report
 from handgrad.dashboard.scalars import Scalars, Watched
+from handgrad.dashboard.sections import layout
+from handgrad.dashboard.time_budget import allowances
 from handgrad.module import TwoLayerNetwork
+from handgrad.training.updates import Seen
 
 FLUSH_SECONDS = 1.0  # until TensorBoard sees what was written; each time costs some
 
@@ -175,9 +175,9 @@ class Dashboard(Callback):
         part = trainer.datamodule.parts["val"]  # pyright: ignore[reportAttributeAccessIssue] - ours
         if not self.logs or not len(part):
             return
-        inputs, targets = part.rows(slice(0, precision_recall.EXAMPLES))
+        inputs, targets = part.rows(slice(0, EXAMPLES))
         names = trainer.datamodule.known.class_names  # pyright: ignore - ours
-        drawn = precision_recall.curves(pl_module(inputs), targets, names)
+        drawn = precision_recall_curves(pl_module(inputs), targets, names)
         for log in self.logs:
             log.write(drawn, trainer.global_step)
 

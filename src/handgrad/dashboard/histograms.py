@@ -1,16 +1,46 @@
 """Histograms of what the equations hold, counted on the device in 64 bins."""
 
-# pyright: reportAttributeAccessIssue=false
-# Protocol buffers make their classes when they are imported.
-
 import torch
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
-from torch.utils.tensorboard.summary import histogram_raw
+from torch.utils.tensorboard.summary import histogram_raw, pr_curve
 
-from handgrad import statistics
 from handgrad.backprop import Activations, Gradients, Parameters
 from handgrad.dashboard.sections import HISTOGRAMS
+from handgrad.statistics.gradients import wide
+
+# FOLDED from dashboard/precision_recall.py: 'A precision-recall curve for each output, one against the rest, over the validation part.'
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
+
+EXAMPLES = 10_000  # of the part at most
+THRESHOLDS = 127
+OUTPUTS = 20  # at most
+
+
+def precision_recall_curves(answers: Tensor, targets: Tensor, names: tuple[str, ...]) -> Summary:
+    """The curves of the outputs.
+
+    Args:
+        answers: probabilities, (m, outputs).
+        targets: in [0, 1], (m, outputs).
+        names: of the classes or labels; with one output, that of the second class counts.
+    """
+    if targets.shape[1] == 1:
+        names = names[-1:]
+    right, said = (targets > 0.5).cpu().numpy(), answers.to("cpu", torch.float32).numpy()
+    values = []
+    for number, name in enumerate(names[:OUTPUTS]):
+        tag = f"precision_recall/{name}"
+        drawn = pr_curve(tag, right[:, number], said[:, number], THRESHOLDS)
+        values += drawn.value
+    return Summary(value=values)
+
+
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
+
 
 BINS = 64
 
@@ -34,7 +64,7 @@ def histograms(params: Parameters, activations: Activations, gradients: Gradient
 
 def histogram(tag: str, tensor: Tensor) -> Summary | None:
     """One histogram; None where a value is not finite."""
-    tensor = statistics.wide(tensor.detach())
+    tensor = wide(tensor.detach())
     low, high = tensor.aminmax()
     ends = torch.stack([low, high, tensor.sum(), tensor.square().sum()])
     lowest, highest, total, squares = ends.tolist()

@@ -6,9 +6,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handgrad import curvature, statistics
 from handgrad.backprop import Activations, Cost, Gradients, Parameters, forward
 from handgrad.dashboard.sections import PARAMETERS, TIERS
+from handgrad.statistics import curvature
+from handgrad.statistics.gradients import (
+    angle,
+    cosines,
+    example_norms,
+    gradient_products,
+    gradient_variances,
+    means,
+    noise_scale,
+    saturation,
+    signal_to_noise,
+    update_to_weight,
+    vanishing,
+    wide,
+)
 
 MEMORY = 0.9  # weight of what was known of the noise before, at each new point
 POWER_STEPS = 10  # of the search for the largest eigenvalue, which starts from the one before
@@ -67,7 +81,7 @@ class Scalars:
 
     def backward_pass(self, update: Watched) -> dict[str, Tensor]:
         """Where the error shrinks on its way back."""
-        chain = statistics.vanishing(update.before, update.gradients)
+        chain = vanishing(update.before, update.gradients)
         return {
             "backward/log10_dz2": chain.dz2,
             "backward/log10_W2T_dz2": chain.W2T_dz2,
@@ -79,7 +93,7 @@ class Scalars:
     def norms(self, update: Watched) -> dict[str, Tensor]:
         """The norms of the gradients, and the cost of not knowing."""
         names = (f"backward/log10_norm_d{name}" for name in PARAMETERS)
-        norms = [torch.linalg.vector_norm(statistics.wide(each)) for each in update.step_gradient]
+        norms = [torch.linalg.vector_norm(wide(each)) for each in update.step_gradient]
         half = torch.full_like(update.targets, 0.5)
         unknowing = update.activations._replace(z2=torch.zeros_like(half), A2=half)
         return {
@@ -90,43 +104,41 @@ class Scalars:
     def noise_terms(self, update: Watched) -> dict[str, Tensor]:
         """How the gradients of the examples scatter."""
         gradients = update.gradients
-        norms = statistics.example_norms(update.activations, update.gradients, update.inputs).whole
-        noise, signal, _ = statistics.noise_scale(norms, statistics.means(gradients))
+        norms = example_norms(update.activations, update.gradients, update.inputs).whole
+        noise, signal, _ = noise_scale(norms, means(gradients))
         bands = quantiles(norms, "noise/example_norm")
         return {"noise": noise, "signal": signal, **bands}
 
     def step(self, update: Watched) -> dict[str, Tensor]:
         """How far the step went."""
-        ratios = statistics.update_to_weight(update.before, update.after)
+        ratios = update_to_weight(update.before, update.after)
         names = (f"step/log10_update_to_weight_{name}" for name in PARAMETERS)
         return dict(zip(names, ratios, strict=True))
 
     def health(self, update: Watched) -> dict[str, Tensor]:
         """How many sigmoids still let an error through."""
         activations = update.activations
-        hidden = statistics.saturation(activations.A1)
+        hidden = saturation(activations.A1)
         return {
             "health/saturated_hidden": hidden.share,
-            "health/saturated_output": statistics.saturation(activations.A2).share,
+            "health/saturated_output": saturation(activations.A2).share,
             "health/dead_units": hidden.dead_share,
             **quantiles(hidden.slope, "health/slope"),
         }
 
     def more(self, update: Watched) -> dict[str, Tensor]:
         """What the full tier adds."""
-        travelled = statistics.update_to_weight(self.start, update.after)
+        travelled = update_to_weight(self.start, update.after)
         found = {
             "step/distance_from_start_W1": travelled[0],
             "step/distance_from_start_W2": travelled[2],
         }
         if self.previous is not None:
-            found["step/angle_to_previous"] = statistics.angle(self.previous, update.step_gradient)
+            found["step/angle_to_previous"] = angle(self.previous, update.step_gradient)
         self.previous = [each.clone() for each in update.step_gradient]
         if update.gradients.dz1 is not None:
-            variances = statistics.gradient_variances(
-                update.activations, update.gradients, update.inputs
-            )
-            ratios = statistics.signal_to_noise(update.gradients, variances)
+            variances = gradient_variances(update.activations, update.gradients, update.inputs)
+            ratios = signal_to_noise(update.gradients, variances)
             for name, ratio in zip(PARAMETERS, ratios, strict=True):
                 found[f"noise/known_signs_{name}"] = (ratio > KNOWN).float().mean()
             found["noise/agreement"] = agreement(update)
@@ -134,8 +146,8 @@ class Scalars:
 
     def curvature(self, update: Watched) -> dict[str, Tensor]:
         """What the deep tier adds: how curved the cost is where the step ended."""
-        params = Parameters(*(statistics.wide(each) for each in update.after))
-        inputs, targets = statistics.wide(update.inputs), statistics.wide(update.targets)
+        params = Parameters(*(wide(each) for each in update.after))
+        inputs, targets = wide(update.inputs), wide(update.targets)
         activations = forward(params, inputs)
         hessian = curvature.hessian(params, activations, inputs, targets, cost=update.cost)
         if self.direction is None:
@@ -168,14 +180,14 @@ class Scalars:
 def agreement(update: Watched) -> Tensor:
     """The mean cosine between the gradients of two different examples; NaN where there is one."""
     activations, gradients = update.activations, update.gradients
-    products = statistics.gradient_products(
+    products = gradient_products(
         activations._replace(A1=activations.A1[:PAIRED]),
         gradients._replace(dz2=gradients.dz2[:PAIRED], dz1=gradients.dz1[:PAIRED]),
         update.inputs[:PAIRED],
     )
     m = len(products)
-    cosines = statistics.cosines(products).fill_diagonal_(0)
-    return cosines.sum() / (m * (m - 1) or math.nan)
+    pairs = cosines(products).fill_diagonal_(0)
+    return pairs.sum() / (m * (m - 1) or math.nan)
 
 
 def quantiles(values: Tensor, tag: str) -> dict[str, Tensor]:

@@ -4,8 +4,12 @@ This table is the only place that knows a tag's meaning: the descriptions of the
 custom-scalars layout, the pinned cards and the report's tags come from it.
 """
 
+import json
 import re
-from typing import NamedTuple
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 TIERS = ("off", "lite", "full", "deep")  # each shows what the one before it does, and more
 BATCH = "Of the newest update's batch; on several devices of device 0's share, of pieces the last."
@@ -376,3 +380,53 @@ def pinned(tier: str) -> list[str]:
     """
     every = [tag for section in SECTIONS for tag in section.pinned]
     return every if tier != "off" else [t for t in every if re.match("cost|accuracy|check", t)]
+
+
+# FOLDED from dashboard/address.py: 'How the dashboard is opened: one command, and one address with the right cards on top.'
+PORT = 6006
+SAMPLES = "images=200,histograms=200,pr_curves=200,text=50"  # TensorBoard keeps ten pictures else
+
+
+def command(logs: Path) -> str:
+    """The command that serves a folder of runs to this machine alone, with every picture."""
+    return (
+        f"tensorboard --logdir {shlex.quote(str(logs))} --host 127.0.0.1 --port {PORT} "
+        f"--samples_per_plugin {SAMPLES}"
+    )
+
+
+def url(tier: str) -> str:
+    """The address of the time series: key cards pinned, and no smoothing to hide first points."""
+    cards = [{"plugin": "scalars", "tag": tag} for tag in pinned(tier)]
+    said = quote(json.dumps(cards, separators=(",", ":")), safe=":,/")
+    smoothing = "#timeseries&_smoothingWeight=0"  # the second one is for the other tabs
+    return f"http://127.0.0.1:{PORT}/?pinnedCards={said}&smoothing=0{smoothing}"
+
+
+# FOLDED from dashboard/layout.py: "The custom-scalars tab: each section's charts under its title, with bands of quantiles."
+Series = list[Any]  # of TensorBoard: "Multiline" with patterns, or "Margin" with three tags
+
+
+def layout(tier: str) -> dict[str, dict[str, Series]]:
+    """What a tier shows, by section and chart, as `SummaryWriter.add_custom_scalars` takes it."""
+    return {
+        section.title: {
+            chart.title: series(only)
+            for chart in section.charts
+            if (only := for_tier(chart, tier)).quantities
+        }
+        for section in SECTIONS
+    }
+
+
+def for_tier(chart: Chart, tier: str) -> Chart:
+    """The chart with what a tier shows."""
+    return chart._replace(quantities=tuple(q for q in chart.quantities if shown(q, tier)))
+
+
+def series(chart: Chart) -> Series:
+    """The curves of a chart."""
+    tags = [tag for quantity in chart.quantities for tag in quantity.tags]
+    if chart.band:
+        return ["Margin", tags]  # the middle, the lower and the upper one
+    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]

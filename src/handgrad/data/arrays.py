@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from handgrad.data.checks import (
+    check_features,
+    existing_file,
+    first_line,
+    refuse_larger_than_memory,
+)
 from handgrad.data.examples import Examples, Known, Source, listed, pixel_names
-from handgrad.data.features import check_features
-from handgrad.data.files import existing_file, first_line, refuse_larger_than_memory
 from handgrad.data.targets import Labels, class_labels, output_labels
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from handgrad.data.checks import existing_file, first_line
 from handgrad.data.examples import (
     TEST,
     TRAIN,
@@ -27,7 +28,6 @@ from handgrad.data.examples import (
     check_known,
     pixel_names,
 )
-from handgrad.data.files import existing_file, first_line
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import DTypeLike
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from handgrad.data.features import row_pieces
+from handgrad.data.checks import row_pieces
 
 
 def check_scale(scale: str) -> str:

@@ -14,10 +14,14 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
+from handgrad.data.checks import (
+    check_features,
+    existing_file,
+    first_line,
+    refuse_larger_than_memory,
+)
 from handgrad.data.columns import Columns, Target, choose_columns
 from handgrad.data.examples import Examples, Known, Source
-from handgrad.data.features import check_features
-from handgrad.data.files import existing_file, first_line, refuse_larger_than_memory
 from handgrad.data.targets import Labels, Place, class_labels, output_labels
 
 LONGEST_LINE = 2**24  # characters; a file that is no table may have one line alone

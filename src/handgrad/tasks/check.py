@@ -9,17 +9,20 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
-from handgrad import build, precision, record, saved
-from handgrad.audit import Report, audit, audit_probes, worst
+from handgrad.audit import number_formats
+from handgrad.audit.judge import Report, audit, audit_probes, worst
+from handgrad.audit.numerical import block_errors, error_versus_h
 from handgrad.backprop import Cost, Gradients, Parameters, forward
+from handgrad.config.errors import WrongGradient
 from handgrad.dashboard.pictures.canvas import publish
 from handgrad.dashboard.pictures.evidence import error_curves
-from handgrad.errors import WrongGradient
-from handgrad.evidence import block_errors, error_versus_h
+from handgrad.devices.lightning import quiet_lightning
 from handgrad.module import TwoLayerNetwork
-from handgrad.quiet import quiet_lightning
-from handgrad.rules import Rule
-from handgrad.tables import print_losses, print_report
+from handgrad.rules.feedback import Rule
+from handgrad.runs import loading
+from handgrad.runs.folder import write_json
+from handgrad.runs.tables import print_losses, print_report
+from handgrad.tasks import build
 
 EVIDENCE = {  # method -> its step, and the largest relative error of a right gradient in float64
     "complex": (1e-30, 1e-10),
@@ -49,7 +52,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     draw(config, folder, params, X, Y, network.cost)
     if config["check"]["precision"]:
         report_losses(config, folder, network, X, Y)
-    record.write_json(folder / "metrics.json", {"check/wrong": wrong})
+    write_json(folder / "metrics.json", {"check/wrong": wrong})
     if wrong and config["check"]["on_failure"] == "stop":
         raise WrongGradient(wrong, "task=check")
 
@@ -63,7 +66,7 @@ def subject(
         data.read()
     network = build.network(config, data)
     if config["ckpt_path"]:
-        state = saved.find(config["ckpt_path"], folder, prefer="best").checkpoint["state_dict"]
+        state = loading.find(config["ckpt_path"], folder, prefer="best").checkpoint["state_dict"]
         with build.bad_input():
             network.load_state_dict(state)
     data.setup("fit")
@@ -120,7 +123,7 @@ def report_losses(
     """What formats of fewer bits lose: on the terminal, in TensorBoard, and as precision.csv."""
     device = build.trainer(config, folder, extra=[]).strategy.root_device
     assert network.bind_rule is not None, "the configuration names a rule"
-    losses = precision.measure(network.bind_rule, network.params, X, Y, network.cost, device)
+    losses = number_formats.measure(network.bind_rule, network.params, X, Y, network.cost, device)
     print_losses(losses, f"Each line against float64, {len(X)} examples, on {device}")
     table = pd.DataFrame(losses)
     table.to_csv(folder / "precision.csv", index=False)

@@ -8,13 +8,13 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from handgrad import build, saved
 from handgrad.backprop import backward, forward
 from handgrad.data.module import ExampleData
+from handgrad.devices.lightning import quiet_lightning
 from handgrad.module import TwoLayerNetwork
-from handgrad.quiet import quiet_lightning
-from handgrad.spreadsheet import safe
-from handgrad.statistics import example_norms
+from handgrad.runs.tables import safe
+from handgrad.statistics.gradients import example_norms
+from handgrad.tasks import build
 from handgrad.tasks.predict import tabulate
 
 
@@ -25,7 +25,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
     quiet_lightning()
-    trained = saved.restore(config, overrides, folder)
+    trained = build.restore(config, overrides, folder)
     data = trained.data
     with build.bad_input():
         if trained.own_file:

@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from handgrad import saved
-from handgrad.errors import BadInput, Failed
+from handgrad.config.errors import BadInput, Failed
+from handgrad.devices.lightning import quiet_lightning
 from handgrad.module import TwoLayerNetwork
-from handgrad.quiet import quiet_lightning
+from handgrad.runs import loading
 
 EXAMPLES = 16
 
@@ -32,8 +32,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         import onnxruntime
     except ImportError:
         raise BadInput("task=export needs the extra: pip install -e '.[export]'") from None
-    checkpoint = saved.find(config["ckpt_path"], folder, prefer="best").checkpoint
-    network = saved.network(checkpoint).float().eval()
+    checkpoint = loading.find(config["ckpt_path"], folder, prefer="best").checkpoint
+    network = loading.network(checkpoint).float().eval()
     inputs = torch.randn(EXAMPLES, network.W1.shape[1], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         answers = network(inputs)

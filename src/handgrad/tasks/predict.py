@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from handgrad import build, saved
 from handgrad.data.examples import Examples
-from handgrad.quiet import quiet_lightning
-from handgrad.spreadsheet import safe
+from handgrad.devices.lightning import quiet_lightning
+from handgrad.runs.tables import safe
+from handgrad.tasks import build
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
@@ -21,7 +21,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
     quiet_lightning()
-    trained = saved.restore(config, overrides, folder)
+    trained = build.restore(config, overrides, folder)
     with build.bad_input():
         if trained.own_file:
             trained.data.read_unsplit()

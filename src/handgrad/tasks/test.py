@@ -5,8 +5,9 @@ from typing import Any
 
 from rich.console import Console
 
-from handgrad import build, record, saved
-from handgrad.quiet import quiet_lightning
+from handgrad.devices.lightning import quiet_lightning
+from handgrad.runs.folder import write_json
+from handgrad.tasks import build
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
@@ -16,7 +17,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
     quiet_lightning()
-    trained = saved.restore(config, overrides, folder)
+    trained = build.restore(config, overrides, folder)
     with build.bad_input():
         if trained.own_file:
             trained.data.read_unsplit(target_required=True)
@@ -26,7 +27,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     trainer.test(trained.network, datamodule=trained.data, verbose=False)
     if trainer.is_global_zero:
         metrics = trained.network.published
-        record.write_json(folder / "metrics.json", {**metrics, "run/devices": trainer.world_size})
+        write_json(folder / "metrics.json", {**metrics, "run/devices": trainer.world_size})
         examples = len(trained.data.parts["test"])
         Console().print(
             f"{examples} examples: accuracy {metrics['accuracy/test']:.2%}, "

@@ -11,23 +11,24 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from handgrad import build, record, resume, saved, threads
-from handgrad.checkpoints import Resumable
-from handgrad.dashboard import address
-from handgrad.dashboard.album import Album
+from handgrad.config.errors import BadInput, Failed
+from handgrad.dashboard import sections
 from handgrad.dashboard.callback import Dashboard
 from handgrad.dashboard.equations import equations
+from handgrad.dashboard.pictures.callback import Album
 from handgrad.data.examples import listed
 from handgrad.data.module import ExampleData
-from handgrad.drift import DriftCheck
-from handgrad.errors import BadInput, Failed
-from handgrad.fingerprint import fingerprint
-from handgrad.live_check import LiveCheck, live_check
+from handgrad.devices import cpu
+from handgrad.devices.equal_weights import DriftCheck
+from handgrad.devices.lightning import quiet_lightning
 from handgrad.module import TwoLayerNetwork
-from handgrad.nonfinite import NonFinite
-from handgrad.quiet import quiet_lightning
-from handgrad.resume import Start
-from handgrad.run_folder import claimed, probe
+from handgrad.runs import loading, resume
+from handgrad.runs.checkpointing import Resumable
+from handgrad.runs.folder import claimed, point_to, probe, write_json, write_run
+from handgrad.runs.live_check import LiveCheck, live_check
+from handgrad.runs.resume import Start, fingerprint
+from handgrad.tasks import build
+from handgrad.training.nonfinite import NonFinite
 
 OVERFLOW = "without overflow"  # in what PyTorch says of a number that a tensor's type cannot hold
 
@@ -79,8 +80,8 @@ def run(
     trainer = build.trainer(config, folder, extra=callbacks)
     data.horizon = build.horizon(config, trainer)
     plan = data.plan(world_size=trainer.world_size)
-    small = not threads.are_worth_it(plan.rows, *reversed(network.W1.shape))
-    alone = threads.one(small or config["reproducible"] == "bitwise")
+    small = not cpu.are_worth_it(plan.rows, *reversed(network.W1.shape))
+    alone = cpu.one(small or config["reproducible"] == "bitwise")
     with alone, claimed(folder) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             print(*start.notes, sep="\n", end="\n" if start.notes else "")
@@ -95,15 +96,15 @@ def train(training: Training, config: dict[str, Any], folder: Path) -> None:
     if trainer.is_global_zero:
         probe(folder, room(training.network))
         resume.prepare(training.start, folder, trainer)
-        record.write_run(folder, config)
-        record.point_to(folder)
+        write_run(folder, config)
+        point_to(folder)
     figures: dict[str, Any] = {}
     try:
         figures = fit_and_test(trainer, training.network, training.data, training.start.path)
     finally:
         if trainer.is_global_zero and (figures or training.check.wrong):
             figures["check/wrong"] = training.check.wrong
-            record.write_json(folder / "metrics.json", figures)
+            write_json(folder / "metrics.json", figures)
             for dashboard in training.dashboards:
                 dashboard.finish(figures, trainer.global_step)
     for album in training.albums:
@@ -166,7 +167,7 @@ def explained(
     batch, culprits = (sorted(rows[each].tolist()) for each in (error.rows, error.culprits))
     of = f" for the examples {listed(culprits)}" if len(culprits) < len(batch) and culprits else ""
     try:
-        good, checkpoint, _ = saved.find("last", folder)
+        good, checkpoint, _ = loading.find("last", folder)
         left = f"the last good checkpoint is {good} (update {checkpoint['global_step']})"
     except BadInput:
         left = "there is no checkpoint yet"
@@ -203,5 +204,5 @@ def show(metrics: dict[str, float], folder: Path, tier: str) -> None:
         f"{metrics['run/devices']} device(s). Everything is in {folder}",
         soft_wrap=True,
     )
-    for line in (address.command(folder.parent), address.url(tier)):
+    for line in (sections.command(folder.parent), sections.url(tier)):
         console.print(line, style="bold", soft_wrap=True, markup=False, highlight=False)

@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import hydra
 from rich.console import Console
 
-from handgrad import earlier, record
-from handgrad.cli import every_value, plain
-from handgrad.config import validate
-from handgrad.errors import BadInput, Failed
-from handgrad.quiet import quiet_lightning
-from handgrad.sweep import names, outcome, results, summary
-from handgrad.sweep.outcome import Outcome
-from handgrad.sweep.results import Row
+from handgrad.config.compose import every_value, plain
+from handgrad.config.errors import BadInput, Failed
+from handgrad.config.validate import validate
+from handgrad.devices.lightning import quiet_lightning
+from handgrad.runs import loading
+from handgrad.runs.folder import point_to, write_run
 from handgrad.tasks import train
+from handgrad.tasks.sweep import job, names, results, summary
+from handgrad.tasks.sweep.job import Outcome
+from handgrad.tasks.sweep.results import Row
 
 
 class Search(NamedTuple):
@@ -40,7 +41,7 @@ class Search(NamedTuple):
         """What a trial left."""
         place = self.place(number, chosen)
         told = {key: spelt(value) for key, value in chosen.items()}
-        return Row(place.name, told, outcome.of(place), summary.numbers(place))
+        return Row(place.name, told, job.of(place), summary.numbers(place))
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
@@ -52,7 +53,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """
     if not find_spec("optuna"):
         raise BadInput('task=tune needs Optuna: pip install -e ".[sweep]"')
-    from handgrad.sweep import studies
+    from handgrad.tasks.sweep import studies
 
     quiet_lightning()
     tune, console = config["tune"], Console()
@@ -61,7 +62,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     search = Search(given, tune["space"], metric, folder)
     check_values(search)
     study = studies.open_study(folder, config, metric)
-    record.write_run(folder, config)
+    write_run(folder, config)
     while trial := studies.next_trial(study, tune, config["seed"]):
         chosen = studies.draw(trial, search.space)
         attempt(search, trial.number, chosen, studies.Pruning(trial, metric))
@@ -94,21 +95,21 @@ def attempt(search: Search, number: int, chosen: dict[str, Any], pruning: Any) -
         BadInput: if the configuration or the data are wrong.
     """
     place = search.place(number, chosen)
-    if outcome.of(place).how in ("done", "pruned", "failed"):
+    if job.of(place).how in ("done", "pruned", "failed"):
         return  # it was interrupted after its end
     place.mkdir(parents=True, exist_ok=True)
     own = [f"{key}={spelt(value)}" for key, value in chosen.items()]
     overrides = [*search.given, *own, "task=train"]
-    with contextlib.suppress(Failed), outcome.kept(place):
+    with contextlib.suppress(Failed), job.kept(place):
         config = plain(hydra.compose("config", overrides))
         validate(config)
         config["trainer"]["enable_progress_bar"] = False
-        config["ckpt_path"] = earlier.checkpoint_to_continue(place, config)
+        config["ckpt_path"] = loading.checkpoint_to_continue(place, config)
         with contextlib.redirect_stdout(io.StringIO()):
             train.run(config, overrides, place, watchers=[pruning])
         refuse_divergence(place)
-    if pruning.pruned and outcome.of(place).how == "done":
-        outcome.keep(place, Outcome("pruned"))
+    if pruning.pruned and job.of(place).how == "done":
+        job.keep(place, Outcome("pruned"))
 
 
 def refuse_divergence(place: Path) -> None:
@@ -141,7 +142,7 @@ def finish(search: Search, rows: list[Row]) -> None:
     best, *_ = summary.show(rows, search.metric, search.folder)
     if math.isnan(results.value(best, search.metric)):
         raise Failed(f"no trial came to {search.metric}; see results.md in {search.folder}")
-    record.point_to(search.folder / best.name)
+    point_to(search.folder / best.name)
     own = [f"{key}={text}" for key, text in best.settings.items()]
     line = shlex.join(["python", "train.py", *search.given, *own])
     Console().print(f"The best: {line}", soft_wrap=True, markup=False, highlight=False)

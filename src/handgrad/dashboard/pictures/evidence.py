@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from handgrad.evidence import Curve
+from handgrad.audit.numerical import Curve
 
 COLOURS = {"forward": "#d1495b", "central": "#edae49", "complex": "#00798c"}
 

@@ -17,7 +17,7 @@ from handgrad.dashboard.pictures.canvas import (
     scale_bar,
 )
 from handgrad.dashboard.pictures.plane import array, shortened
-from handgrad.statistics import SATURATED, saturation
+from handgrad.statistics.gradients import SATURATED, saturation
 
 MOST_EXAMPLES = 160
 MOST_UNITS = 120

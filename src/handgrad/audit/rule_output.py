@@ -1,0 +1,175 @@
+"""What a backward rule answers, sorted: usable gradients, and what is wrong with the others.
+
+A rule may be anybody's code: it may raise, return too little, the wrong shape, the wrong dtype, no
+number, or write into its inputs. Each becomes a sentence about the line at fault.
+"""
+
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from handgrad.audit.reference import float64, working_dtypes
+from handgrad.backprop import Activations, Gradients, Parameters
+
+NAMES = Gradients._fields
+"""The six lines, in the order in which they are computed and reported."""
+
+SHORT = ("dW1", "db1", "dW2", "db2")
+"""What a rule may return instead, if it keeps dz2 and dz1 to itself."""
+
+LAST_READ_BY = {
+    **{"Y": "dz2", "A2": "dz2", "z2": "dz2", "b2": "db2", "W2": "dz1", "z1": "dz1", "A1": "dz1"},
+    **{"X": "dW1", "W1": "dW1", "b1": "db1"},
+}
+"""The line that answers for an input which the rule has changed."""
+
+ASSIGNMENT = re.compile(rf"\s*({'|'.join(NAMES)})\s*(?::[^=]*)?=[^=]")
+
+
+class Answer(NamedTuple):
+    """A rule's gradients as far as they can be judged."""
+
+    values: dict[str, Tensor]  # usable: numbers of the right shape, in float64
+    problems: dict[str, str]  # what is wrong with a line, whether or not its value is usable
+    unanswered: str  # why the other lines have no value; empty where the rule kept them to itself
+    dtypes: set[torch.dtype]  # of the usable values
+
+
+def ask(
+    rule: Callable[..., Any], params: Parameters, activations: Activations, X: Tensor, Y: Tensor
+) -> Answer:
+    """Call the rule on copies of the inputs and sort what comes back; nothing it does raises."""
+    inputs = {**params._asdict(), **activations._asdict(), "X": X, "Y": Y}
+    copies = {name: tensor.detach().clone() for name, tensor in inputs.items()}
+    try:
+        result = rule(
+            Parameters(*(copies[name] for name in Parameters._fields)),
+            Activations(*(copies[name] for name in Activations._fields)),
+            copies["X"],
+            copies["Y"],
+        )
+    except Exception as error:  # whatever it is, the report says it
+        return _raised(error, params, activations, Y)
+    if isinstance(result, Gradients):
+        fields = result._asdict()
+    elif isinstance(result, (tuple, list)) and len(result) == len(SHORT):
+        fields = {"dz2": None, "dz1": None, **dict(zip(SHORT, result, strict=True))}
+    else:
+        return Answer({}, dict.fromkeys(NAMES, _other_result(result)), "", set())
+    problems = {
+        LAST_READ_BY[name]: f"the rule changed its input {name} in place"
+        for name, tensor in inputs.items()
+        if not _same(tensor, copies[name])
+    }
+    return _sorted(fields, problems, params, activations, Y)
+
+
+def _sorted(
+    fields: Mapping[str, Any],
+    problems: dict[str, str],
+    params: Parameters,
+    activations: Activations,
+    Y: Tensor,
+) -> Answer:
+    """Usable values apart from the others, and a sentence for everything that is wrong."""
+    z1, _, z2, A2 = activations
+    shapes = {"dz2": z2.shape, "dz1": z1.shape}
+    shapes |= {f"d{name}": tensor.shape for name, tensor in params._asdict().items()}
+    dtypes = working_dtypes((*params, *activations), Y.device.type)
+    dtypes.add(torch.promote_types(A2.dtype, Y.dtype))
+    values: dict[str, Tensor] = {}
+    for name in NAMES:
+        gradient = fields[name]
+        unusable = _unusable(name, gradient, shapes[name])
+        if unusable:
+            problems[name] = unusable
+        elif gradient is not None:
+            values[name] = float64(gradient)
+            if gradient.dtype not in dtypes:
+                accepted = " or ".join(sorted(map(str, dtypes)))
+                problems[name] = f"{name} has dtype {gradient.dtype}, must be {accepted}"
+    answered = {fields[name].dtype for name in values}
+    return Answer(values, problems, "", answered & dtypes)
+
+
+def _unusable(name: str, gradient: Any, shape: torch.Size) -> str:
+    """Why a value cannot be judged as numbers; empty if it can, or need not be returned."""
+    if gradient is None:
+        return "" if name in ("dz2", "dz1") else f"{name} is missing: the rule returned None for it"
+    if not isinstance(gradient, Tensor):
+        return f"{name} is of type {type(gradient).__name__}, must be a tensor"
+    if gradient.shape != shape:
+        return _wrong_shape(name, tuple(gradient.shape), tuple(shape))
+    if gradient.is_complex() or gradient.dtype is torch.bool:
+        return f"{name} has dtype {gradient.dtype}, must be a real floating one"
+    return ""
+
+
+def _wrong_shape(name: str, shape: tuple[int, ...], right: tuple[int, ...]) -> str:
+    """The shape is often enough to tell the mistake."""
+    told = f"{name} has shape {shape}, must be {right}"
+    if len(right) == 2 and shape == right[::-1]:
+        return f"{told}: a transposed product"
+    if name.startswith("db") and shape in ((1, *right), (*right, 1)):
+        return f"{told}: the sum kept its axis (keepdim)"
+    if name.startswith("db") and shape in ((), (1,)):
+        return f"{told}: summed over the units too, must be summed over the examples alone"
+    if name.startswith("db") and len(shape) <= 2:
+        return f"{told}: summed over the wrong axis, must be summed over the examples (dim=0)"
+    return told
+
+
+def _other_result(result: Any) -> str:
+    """A sentence for a result that is no gradient at all."""
+    returned = f"a {type(result).__name__}"
+    if isinstance(result, (tuple, list)):
+        returned += f" of {len(result)}"
+    return f"the rule returned {returned}, must be Gradients or the tuple ({', '.join(SHORT)})"
+
+
+def _raised(error: Exception, params: Parameters, activations: Activations, Y: Tensor) -> Answer:
+    """A sentence for the line that raised; all lines if none can be found.
+
+    The lines before it are read from the frame that raised. Where the value that feeds it has the
+    wrong shape or dtype, that line is to blame.
+    """
+    message = f"the rule raised {type(error).__name__}: {' '.join(str(error).split())}"
+    name, code, found = _failed_line(error)
+    if name is None:
+        return Answer({}, dict.fromkeys(NAMES, message), "", set())
+    answer = _sorted(dict.fromkeys(NAMES) | found, {}, params, activations, Y)
+    for missing in set(NAMES) - set(found):
+        answer.problems.pop(missing, None)
+    feeds = {"dz2": None, "dW2": "dz2", "db2": "dz2", "dz1": "dz2", "dW1": "dz1", "db1": "dz1"}
+    if feeds[name] not in answer.problems:
+        answer.problems[name] = f"{message} in `{code}`"
+    return answer._replace(unanswered=f"{message} in the line of {name}")
+
+
+def _failed_line(error: Exception) -> tuple[str | None, str, dict[str, Tensor]]:
+    """The line that was being assigned, or was never: its name, its code, what came before it."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    lines = traceback.extract_tb(error.__traceback__)
+    for (frame, _), line in zip(reversed(frames), reversed(lines), strict=True):
+        code = (line.line or "").split("#")[0].strip()
+        assignment = ASSIGNMENT.match(code)
+        unbound = re.search(r"'(\w+)'", str(error)) if isinstance(error, NameError) else None
+        name = assignment[1] if assignment else None
+        if unbound and unbound[1] in NAMES:
+            name = unbound[1]
+        if name:
+            local = {key: frame.f_locals.get(key) for key in NAMES if key != name}
+            found = {key: value for key, value in local.items() if isinstance(value, Tensor)}
+            return name, code, found
+    return None, "", {}
+
+
+def _same(before: Tensor, after: Tensor) -> bool:
+    """Whether nothing was written; NaN counts as equal to itself."""
+    if before.shape != after.shape:
+        return False
+    return bool(((before == after) | ((before != before) & (after != after))).all())

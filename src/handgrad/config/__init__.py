@@ -1,0 +1,1 @@
+"""The typed configuration: its schema, and one-line refusals of what does not fit."""

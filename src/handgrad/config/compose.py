@@ -1,0 +1,49 @@
+"""Composed configurations as plain containers, and the values that overrides name."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from handgrad.config.errors import BadInput
+
+TYPED = 32  # values of one key that somebody typed; more of them are a range
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration, resolved, in plain containers, without Hydra's own part.
+
+    Raises:
+        BadInput: if a value is missing.
+    """
+    ours = config.copy()
+    with open_dict(ours):
+        ours.pop("hydra", None)
+    if missing := sorted(OmegaConf.missing_keys(ours)):
+        raise BadInput("missing: " + " ".join(f"{key}=VALUE" for key in missing))
+    return OmegaConf.to_container(ours, resolve=True)  # pyright: ignore[reportReturnType]
+
+
+def as_typed(config: DictConfig) -> list[str]:
+    """The overrides of the command line; an interpolation in one is left as it is."""
+    return OmegaConf.to_container(config.hydra.overrides.task)  # pyright: ignore[reportReturnType]
+
+
+def every_value(overrides: list[str]) -> Iterator[list[str]]:
+    """Command lines of single runs that together hold every value of a grid.
+
+    They are as many as its longest list, not as its jobs, because each takes time to compose.
+    """
+    columns = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        values = [str(override.input_line)]
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                continue  # a search draws its values later
+            values = [
+                f"{override.get_key_element()}={each}" for each in override.sweep_string_iterator()
+            ]
+        columns.append(values[:TYPED])
+    for number in range(max(map(len, columns), default=0)):
+        yield [column[min(number, len(column) - 1)] for column in columns]

@@ -1,0 +1,1 @@
+"""Processes, signals, threads, and what keeps the weights of all devices equal."""

@@ -1,0 +1,371 @@
+"""One process for each device: started with one configuration, watched, and ended together.
+
+Lightning would start the command line again for every device, and Hydra would then compose each
+one's configuration anew: under --multirun every process runs the whole sweep, and a random search
+gives each device other values. Here the processes get the values themselves, in a folder that
+exists already, and find each other through a file, so that no two jobs can want the same port.
+The first process only watches: whatever ends one device ends all, with that device's error.
+"""
+
+import fcntl
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from handgrad.config.errors import BadInput, Failed, warn
+from handgrad.devices import ranks, signals
+from handgrad.devices.cpu import keep_freed_memory
+
+# FOLDED from meeting.py: 'A folder of this machine in which the processes of one run find each other.'
+PREFIX = "handgrad-meeting-"
+
+
+@contextmanager
+def meeting_place() -> Iterator[Path]:
+    """A new folder, removed at the end; those of runs that were killed are removed too.
+
+    It is locked for as long as this process lives, which is how others know that it does.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # in use, or not ours
+            os.close(lock(left))
+            shutil.rmtree(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        with suppress(OSError):  # another run may remove it before it is locked
+            descriptor = lock(folder)
+            break
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def lock(folder: Path) -> int:
+    """The descriptor of a folder that no other process has locked.
+
+    Raises:
+        OSError: if one has, or the folder is gone.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
+GRACE = 20.0  # seconds that devices have to save and end after a signal
+FOLLOWING = 5.0  # seconds that the others have when one device has done so
+SETTLE = 2.0  # seconds in which the cause of a failure shows itself among its consequences
+
+
+class Job(NamedTuple):
+    """What a process is to do."""
+
+    task: Callable[[dict[str, Any], list[str], Path], None]  # by its module and name, to spawn
+    config: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+
+
+class Report(NamedTuple):
+    """How a device ended."""
+
+    kind: Literal["done", "stopped", "bad input", "failed", "timeout", "died"]
+    text: str
+
+
+class Device(NamedTuple):
+    """One device's process, and where its report arrives."""
+
+    rank: int
+    process: BaseProcess
+    reports: Connection
+
+
+def run(job: Job, *, parallel_launcher: bool) -> None:
+    """Run a job in this process, or in one process for each device.
+
+    Args:
+        job: validated.
+        parallel_launcher: whether Hydra runs several jobs side by side.
+
+    Raises:
+        BadInput: if the job or one of its devices does.
+        Failed: if a device fails; with that device's error.
+    """
+    trainer = job.config["trainer"]
+    devices = local_devices(trainer)
+    if ranks.launched_by():
+        check_launched(devices)
+    several = devices * trainer["num_nodes"] > 1
+    if several and job.config["task"] not in ("train", "test"):
+        raise BadInput(f"task={job.config['task']} runs on one device: trainer.devices=1")
+    if several and parallel_launcher:
+        raise BadInput(
+            f"trainer.devices={devices} needs jobs one after the other: leave hydra/launcher=basic"
+        )
+    cores = os.cpu_count() or devices
+    if trainer["accelerator"] == "cpu" and devices > cores and ranks.is_first():
+        warn(
+            f"trainer.devices={devices}: this machine has {cores} cores, so each process is slower"
+        )
+    if isinstance(trainer["devices"], str):
+        job = job._replace(config={**job.config, "trainer": {**trainer, "devices": devices}})
+    if several and not ranks.launched_by():
+        run_devices(job, devices)
+    else:
+        run_task(job)
+
+
+def run_task(job: Job) -> None:
+    """Run a job's task in this process."""
+    keep_freed_memory()
+    job.task(job.config, job.overrides, job.folder)
+
+
+def local_devices(trainer: dict[str, Any]) -> int:
+    """How many devices of this node are to be used."""
+    devices = trainer["devices"]
+    if isinstance(devices, list):
+        return len(devices)
+    if devices != "auto":
+        return devices
+    if started := ranks.processes_per_node():
+        return started
+    if trainer["accelerator"] in ("cpu", "mps"):
+        return 1
+    import torch  # late: it takes seconds, and only "all GPUs" needs it here
+
+    return max(1, torch.cuda.device_count())
+
+
+def check_launched(devices: int) -> None:
+    """Refuse a number of devices that is not the number of processes started by others.
+
+    Raises:
+        BadInput: one line that names both.
+    """
+    launcher, started = ranks.launched_by(), ranks.processes_per_node()
+    if started is None:
+        raise BadInput("srun needs --ntasks-per-node, equal to trainer.devices")
+    if started != devices:
+        raise BadInput(
+            f"trainer.devices={devices}: {launcher} started {started} processes on this node; "
+            f"set trainer.devices={started}"
+        )
+
+
+def run_devices(job: Job, devices: int) -> None:
+    """Run a job in one process for each device of this node.
+
+    Raises:
+        BadInput: if a device does.
+        Failed: if a device fails.
+    """
+    check_nodes(job.config["trainer"]["num_nodes"])
+    with meeting_place() as meeting:
+        rendezvous = (
+            "env://" if job.config["trainer"]["num_nodes"] > 1 else f"file://{meeting}/store"
+        )
+        started: list[Device] = []
+        try:
+            with signals_passed_on(started) as received:
+                with signals.blocked():
+                    started += [start(job, rank, devices, rendezvous) for rank in range(devices)]
+                report = watch(started)
+        finally:
+            for device in started:
+                device.process.kill()
+                device.process.join()
+    if received and (report is None or report.kind in ("stopped", "died")):
+        sys.exit(128 + received[0])
+    if report and report.kind == "stopped":
+        sys.exit(int(report.text))
+    if report:
+        raise (BadInput if report.kind == "bad input" else Failed)(report.text)
+
+
+def check_nodes(num_nodes: int) -> None:
+    """Refuse several nodes that could not find each other.
+
+    Raises:
+        BadInput: one line that names what is missing.
+    """
+    missing = [
+        name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ
+    ]
+    if num_nodes > 1 and missing:
+        raise BadInput(
+            f"trainer.num_nodes={num_nodes} needs {', '.join(missing)} in the environment of each "
+            "node, or torchrun, or srun"
+        )
+
+
+def start(job: Job, rank: int, devices: int, rendezvous: str) -> Device:
+    """Start the process of one device."""
+    context = multiprocessing.get_context("spawn")
+    reports, sender = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(job, rank, devices, rendezvous, sender))
+    process.start()
+    sender.close()  # the process holds the other end alone, so that its death is seen here
+    return Device(rank, process, reports)
+
+
+def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection) -> None:
+    """Be one device: run the task, and report how it ended."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    os.environ |= {RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    if rank or not ranks.is_first():
+        keep_silent()
+    try:
+        with signals.handled(watched=True):
+            run_task(job)
+        sender.send(Report("done", ""))
+    except SystemExit as stop:
+        if stop.code not in signals.EXIT_CODES:
+            raise
+        sender.send(Report("stopped", str(stop.code)))
+        sys.stderr.flush()
+        os._exit(int(stop.code))  # leaving the group of devices could wait for one that is gone
+    except BadInput as error:
+        send(sender, Report("bad input", str(error)))
+    except Failed as error:
+        send(sender, Report("failed", str(error)))
+    except Exception as error:
+        late = re.search("timed ?out", f"{type(error)} {error}", re.IGNORECASE)
+        text = f"device {rank} of {devices}: {''.join(traceback.format_exception(error)).rstrip()}"
+        send(sender, Report("timeout" if late else "failed", text))
+
+
+def keep_silent() -> None:
+    """Let the first device alone speak; errors are reported, not printed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    warnings.simplefilter("ignore")
+
+
+def send(sender: Connection, report: Report) -> None:
+    """Report a failure, and wait for the end: the others would fail for the lack of this one."""
+    sender.send(report)
+    time.sleep(2 * SETTLE)
+    os._exit(1)
+
+
+def end_with_parent() -> None:
+    """End this process with the first one, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a device's process has a parent"
+    parent.join()
+    os._exit(1)
+
+
+def watch(devices: list[Device]) -> Report | None:
+    """Wait until all devices are done, or one fails; when one stops, the others are to follow.
+
+    Returns:
+        The cause of the failure, or how a device stopped; None where all are done.
+    """
+    running = {device.reports: device for device in devices}
+    stopped = None
+    while running:
+        for reports in connection.wait(list(running)):
+            device = running.pop(reports)  # pyright: ignore[reportArgumentType] - from there
+            report = outcome(device, len(devices))
+            if report.kind not in ("done", "stopped"):
+                report = cause(report, list(running.values()), len(devices))
+            if report.kind == "stopped" and stopped is None:
+                stopped = report
+                pass_on(signal.SIGTERM, list(running.values()), FOLLOWING)
+            elif report.kind != "done" and stopped is None:
+                return report
+    return stopped
+
+
+def outcome(device: Device, devices: int) -> Report:
+    """What a device reported, or how it ended without a word."""
+    try:
+        return device.reports.recv()
+    except (EOFError, ConnectionResetError):
+        device.process.join()
+    code = device.process.exitcode or 0
+    if code in signals.EXIT_CODES:
+        return Report("stopped", str(code))
+    how = (
+        f"was killed by {signal.Signals(-code).name}"
+        if code < 0
+        else f"ended with exit code {code}"
+    )
+    return Report("died", f"device {device.rank} of {devices}: its process {how}")
+
+
+def cause(first: Report, others: list[Device], devices: int) -> Report:
+    """The cause among its consequences: the others fail where a device ends or falls silent."""
+    if first.kind in ("bad input", "died"):
+        return first
+    deadline = time.monotonic() + SETTLE
+    silent = {device.reports: device for device in others}
+    while silent and (left := deadline - time.monotonic()) > 0:
+        for reports in connection.wait(list(silent), timeout=left):
+            device = silent.pop(reports)  # pyright: ignore[reportArgumentType] - from there
+            report = outcome(device, devices)
+            if report.kind in ("died", "stopped"):
+                return report
+    if first.kind == "timeout" and silent:
+        names = ", ".join(str(device.rank) for device in silent.values())
+        return Report("timeout", f"device {names} of {devices} stopped answering\n{first.text}")
+    return first
+
+
+def pass_on(number: int, devices: list[Device], grace: float) -> None:
+    """Send a signal to devices, and end those that have not ended some seconds later."""
+    for device in devices:
+        if device.process.is_alive() and device.process.pid is not None:
+            os.kill(device.process.pid, number)
+    deadline = threading.Timer(grace, lambda: [device.process.kill() for device in devices])
+    deadline.daemon = True
+    deadline.start()
+
+
+@contextmanager
+def signals_passed_on(devices: list[Device]) -> Iterator[list[int]]:
+    """Pass signals on to devices, and collect them; a second SIGINT ends the devices at once."""
+    received: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        received.append(number)
+        if len(received) == 1:
+            pass_on(number, devices, GRACE)
+        elif number == signal.SIGINT:
+            for device in devices:
+                device.process.kill()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, handle) for number in signals.handled_numbers()}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,28 @@
+"""What Lightning says about other products and its own future is kept from the screen."""
+
+import logging
+import warnings
+
+import lightning as L
+
+
+def quiet_lightning() -> None:
+    """Silence hints about hardware and DataLoader workers, and deprecations inside Lightning."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings(
+        "ignore", message=".*sync_dist=True.*"
+    )  # ours are sums over all already
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # on resuming
+    warnings.filterwarnings("ignore", message=".*Previous log files in this directory")  # of CSV
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+
+
+def silence_lightning(trainer: L.Trainer) -> None:
+    """Take SIGTERM from Lightning, whose handler hangs on several devices.
+
+    Its broadcast before each block goes too: `SignalStop` asks in its place.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None

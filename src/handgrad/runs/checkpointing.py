@@ -1,0 +1,254 @@
+"""Which states of a run are kept, and when: the best one, the last one and the one before it.
+
+A state is kept between two updates, or after all that ends an epoch: validation, the scheduler's
+step, the figures. From there a run goes on as if it had never stopped.
+"""
+
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from handgrad.config.errors import Failed
+from handgrad.module import TwoLayerNetwork
+
+# FOLDED from continued.py: "What a training that is continued takes from its checkpoint, and what from the command line.\n\nWeights, averages of gradients and the place in the schedule are the checkpoint's. Settings are\nthose of the command line: the same ones, or such as `on_change=accept` let pass."
+RATES = ("lr", "initial_lr")
+
+
+def take_settings(checkpoint: dict[str, Any], config: dict[str, Any], made: Optimizer) -> None:
+    """Let a checkpoint's states of optimizer and scheduler have the settings of this run.
+
+    A new learning rate holds at its place in the schedule; a new kind of schedule begins anew.
+
+    Args:
+        checkpoint: as it was read; changed in place.
+        config: of this run.
+        made: an optimizer of this run that has not stepped.
+    """
+    was = checkpoint["config"]
+    factor = config["optimizer"]["lr"] / was["optimizer"]["lr"]
+    goes_on = was["scheduler"]["_target_"] == config["scheduler"]["_target_"]
+    (state,) = checkpoint["optimizer_states"]
+    kept = state["param_groups"][0] if goes_on else {}
+    rates = {key: factor * kept[key] for key in RATES if key in kept}
+    state["param_groups"] = [{**group, **rates} for group in made.state_dict()["param_groups"]]
+    if not goes_on:
+        checkpoint["lr_schedulers"] = []
+    for schedule in checkpoint["lr_schedulers"]:
+        schedule |= {key: value for key, value in config["scheduler"].items() if key in schedule}
+        if "base_lrs" in schedule:
+            schedule["base_lrs"] = [factor * rate for rate in schedule["base_lrs"]]
+
+
+SECONDS = 1.0  # between the ends of two epochs that are written, at least
+SHARE = 0.01  # of the time, which writing them may take
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps best.ckpt, the state with the best monitored figure; the earlier one on a tie.
+
+    Args:
+        folder: where it is written.
+        monitor: the figure, such as accuracy/val.
+        mode: "max" or "min".
+        every_n_epochs: how often the figure is new; None where it changes within an epoch.
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str, every_n_epochs: int | None) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=1,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            every_n_epochs=every_n_epochs,
+            save_on_train_epoch_end=every_n_epochs is not None,
+        )
+        self.path = Path(str(self.dirpath), "best.ckpt")
+
+    @override
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        """Where a training ends before its first validation, there is no figure and no best."""
+        if self.monitor in monitor_candidates:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue another run: its best state, where it is still there, comes along."""
+        theirs = Path(state_dict["best_model_path"])
+        if not theirs.is_file():
+            return
+        if rank_zero_only.rank == 0 and theirs != self.path:  # pyright: ignore[reportFunctionMemberAccess]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(theirs, self.path)
+        mine, score = str(self.path), state_dict["best_model_score"]
+        here = {"dirpath": self.dirpath, "best_model_path": mine, "kth_best_model_path": mine}
+        super().load_state_dict({**state_dict, **here, "best_k_models": {mine: score}})
+        self.current_score = state_dict["current_score"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps last.ckpt, the newest state, and previous.ckpt, the one before it.
+
+    At the end of training, last.ckpt is the state after the last update. It is a `Checkpoint`
+    because Lightning calls those after the network's own hooks: what it writes at the end of an
+    epoch has the scheduler's step of that epoch in it.
+
+    Args:
+        folder: where they are written.
+        every_n_updates: how often; None for after every epoch, on one device once a second at most,
+            and so rarely that it takes a hundredth of the time: what is lost then is little work.
+    """
+
+    def __init__(self, folder: Path, every_n_updates: int | None) -> None:
+        self.path, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
+        self.every_n_updates = every_n_updates
+        self.saved_at, self.saved_when, self.pause = -1, time.monotonic(), SECONDS
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the present state, unless it is written already."""
+        if trainer.global_step != self.saved_at and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
+            self.saved_at, start = trainer.global_step, time.monotonic()
+            trainer.save_checkpoint(self.path, storage_options=self.previous)
+            self.saved_when = time.monotonic()
+            self.pause = max(SECONDS, (self.saved_when - start) / SHARE)
+
+    def due(self, trainer: L.Trainer) -> bool:
+        """Whether the number of updates asks for it, or at an epoch's end the clock."""
+        if self.every_n_updates:
+            return trainer.global_step % self.every_n_updates == 0
+        return trainer.world_size > 1 or time.monotonic() - self.saved_when >= self.pause
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.saved_at = trainer.global_step  # which is 0, or that of the file just read
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        if loop.batch_progress.is_last_batch:
+            return  # the epoch's end is part of the state
+        due = self.every_n_updates and self.due(trainer)
+        if due or loop.done:  # what ends a training amid an epoch is no epoch's end
+            self.save(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.due(trainer):
+            self.save(trainer)
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.save(trainer)
+
+
+class Patience(EarlyStopping):
+    """Ends the training when a figure gets no better; also one that is continued after that."""
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
+
+    @override
+    def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
+        """Where a training ends before its first validation, there is no figure to look at."""
+        if self.monitor in trainer.callback_metrics:
+            super()._run_early_stopping_check(trainer)
+
+
+class Resumable(Callback):
+    """Puts into every checkpoint what a training that continues it needs; refuses a bad state.
+
+    Args:
+        config: validated, in plain containers.
+        fingerprint: of the training.
+    """
+
+    def __init__(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> None:
+        self.config, self.fingerprint = config, fingerprint
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Called on every device.
+
+        Raises:
+            Failed: on every device alike, if a weight is not finite.
+        """
+        for name, weights in checkpoint["state_dict"].items():
+            if not bool(weights.isfinite().all()):
+                raise Failed(f"{name} is not finite after update {trainer.global_step}: not saved")
+        for logger in trainer.loggers:
+            logger.save()  # a run that goes on from here writes no point from before again
+        assert isinstance(pl_module, TwoLayerNetwork)
+        checkpoint["config"], checkpoint["fingerprint"] = self.config, self.fingerprint
+        checkpoint["gathered"] = pl_module.gathered()
+        checkpoint["random_states"] = from_all_devices(random_state())
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        pl_module.go_on_gathering(checkpoint["gathered"])
+        made = pl_module.configure_optimizers()
+        optimizer = made["optimizer"] if isinstance(made, dict) else made
+        take_settings(checkpoint, self.config, optimizer)
+        states = checkpoint["random_states"]
+        if trainer.global_rank < len(states):
+            set_random_state(states[trainer.global_rank])
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every generator that a rule of the user's own may draw from, in containers."""
+    kind, keys, *rest = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],  # pyright: ignore[reportAttributeAccessIssue]
+        "python": [version, torch.tensor(internal), gauss],  # hundreds of numbers, slow one by one
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go on drawing from where a state was taken."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss))
+
+
+def from_all_devices(mine: Any) -> list[Any]:
+    """The objects of all devices."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [mine]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    return found

@@ -1,0 +1,117 @@
+"""Learning curves: the network on whole parts of the data at the end of every epoch, curves.csv."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from handgrad import backprop
+from handgrad.audit.diagnosis import angle
+from handgrad.backprop import Activations
+from handgrad.data.module import ExampleData
+from handgrad.module import TwoLayerNetwork
+from handgrad.training import optimizers
+from handgrad.training.metrics import Tally
+
+PROBED = 1000  # examples whose gradient is looked at (Nielsen, chapter 5, takes as many)
+
+
+class LearningCurves(Callback):
+    """Evaluates the network at the end of every epoch, and writes what it found when training ends.
+
+    The curves in TensorBoard are of the examples as they were trained on, and of the validation;
+    published curves are of the network as it stands after each epoch, mostly on the test part.
+
+    The columns are the epoch (the first is 0), the updates made, and for each part: cost,
+    objective (the cost with the penalty of weight decay), accuracy, and deviation, the largest
+    distance of any output from its target. With `gradient`, over the first 1,000 training examples:
+    speed, the norm of each layer's db, and the angle between dz1 and the true dz1 in degrees.
+
+    Args:
+        path: of the file.
+        parts: which are evaluated, of train, val and test.
+        gradient: whether the gradient is looked at too.
+    """
+
+    def __init__(self, path: Path, parts: list[str], gradient: bool) -> None:
+        self.path, self.parts, self.gradient = path, parts, gradient
+        self.rows: list[dict[str, float]] = []
+
+    @override
+    @torch.no_grad()
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        data: ExampleData = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue] - ours
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "updates": trainer.global_step}
+        decay = optimizers.penalty(trainer.optimizers[0])
+        with trainer.precision_plugin.forward_context():
+            for part in self.parts:
+                row |= evaluate(trainer, pl_module, data, part, decay)
+            if self.gradient:
+                row |= probe(pl_module, data)
+        self.rows.append(row)
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.write(trainer)
+
+    @override
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.write(trainer)
+
+    def write(self, trainer: L.Trainer) -> None:
+        """Write what there is."""
+        if not (self.rows and trainer.is_global_zero):
+            return
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.DictWriter(file, list(self.rows[0]), lineterminator="\n")
+            rows.writeheader()
+            rows.writerows(self.rows)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+def evaluate(
+    trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData, part: str, decay: float
+) -> dict[str, float]:
+    """The network's figures on one part, over all devices."""
+    tally = Tally(network.cost, network.window.multilabel)
+    deviation = torch.zeros((), device=network.device)
+    for inputs, targets in data.chunks(part):
+        if len(inputs):
+            activations: Activations = network.forward_pass(network.params, inputs)
+            tally.add(activations, targets)
+            deviation = torch.maximum(deviation, (activations.A2 - targets).abs().max().float())
+    sums = tally.read(network.device)
+    return {
+        f"cost/{part}": sums.cost,
+        f"objective/{part}": sums.cost + decay,
+        f"accuracy/{part}": sums.accuracy,
+        f"deviation/{part}": float(trainer.strategy.reduce(deviation, reduce_op="max")),
+    }
+
+
+def probe(network: TwoLayerNetwork, data: ExampleData) -> dict[str, float]:
+    """What the rule that trains gives on the first training examples."""
+    assert network.rule is not None, "training has a rule"
+    params, (X, Y) = network.params, data.parts["train"].rows(slice(0, PROBED))
+    activations = network.forward_pass(params, X)
+    given = network.rule(params, activations, X, Y)
+    true = backprop.backward(params, activations, X, Y, dz2=network.cost.dz2)
+    return {
+        "speed/hidden": float(given.db1.norm()),
+        "speed/output": float(given.db2.norm()),
+        "angle/dz1": angle(given.dz1, true.dz1),
+    }

@@ -1,0 +1,199 @@
+"""The proof while the network trains: an audit before the first update, then checks as it goes."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from torch import Tensor
+from typing_extensions import override
+
+from handgrad.audit.diagnosis import angle
+from handgrad.audit.freivalds import NAMES, checksum
+from handgrad.audit.judge import Report, audit
+from handgrad.audit.rule_output import ask
+from handgrad.backprop import Gradients, backward
+from handgrad.config.errors import WrongGradient
+from handgrad.module import TwoLayerNetwork
+from handgrad.runs.tables import print_report
+from handgrad.training.updates import Block, Update
+
+AUDITED_ROWS = 256  # of a batch at most: the audit works in float64
+LARGEST = 1e16  # stands for an infinite residual on the charts
+
+
+class LiveCheck(Callback):
+    """Audits the rule that trains, and keeps checking the gradients it gives.
+
+    Each device checks its own share of the batch; the verdict is shared. Whenever it looks, it
+    writes too by what angle a rule that deviates on purpose turns away from the equations.
+
+    Args:
+        at_start: whether the first batch is audited before training.
+        on_failure: "stop" or "warn".
+        checksum_every_n_updates: how often the last gradient is checked by a random vector.
+        audit_every_n_updates: how often every line is compared with its derivative.
+    """
+
+    def __init__(
+        self,
+        at_start: bool,
+        on_failure: str,
+        checksum_every_n_updates: int | None,
+        audit_every_n_updates: int | None,
+    ) -> None:
+        self.at_start, self.on_failure = at_start, on_failure
+        self.checksum_every, self.audit_every = checksum_every_n_updates, audit_every_n_updates
+        self.wrong: list[str] = []
+        self.checked_at = {"checksum": 0, "audit": 0}
+        self.generator: torch.Generator | None = None
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        for kind, every in (("checksum", self.checksum_every), ("audit", self.audit_every)):
+            self.checked_at[kind] = trainer.global_step - trainer.global_step % (every or 1)
+        self.generator = torch.Generator(pl_module.device)
+        if self.at_start:
+            block = next(iter(trainer.datamodule.train_dataloader()))  # pyright: ignore
+            examples = examples_of(block, block.updates[0])
+            report = self.audited(trainer, pl_module, examples)
+            if trainer.is_global_zero and report is not None:
+                print_report(report, "The gradient on the first batch, line by line", {})
+            self.judge(report, pl_module, "on the first batch")
+            self.write_angles(trainer, pl_module, examples)
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, TwoLayerNetwork)
+        when = f"after update {trainer.global_step}"
+        checksum_due = self.due("checksum", self.checksum_every, trainer.global_step)
+        audit_due = self.due("audit", self.audit_every, trainer.global_step)
+        if checksum_due:
+            ratios = self.checksums(trainer, pl_module)
+            self.write_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
+            self.share(self.not_within(ratios), pl_module, f"checksum, {when}")
+        if audit_due:
+            report = self.audited(trainer, pl_module, examples_of(batch, batch.updates[-1]))
+            if report is not None:
+                ratios = {
+                    line.name: line.residual / line.tolerance
+                    for line in report.lines
+                    if line.angle is None and not math.isnan(line.residual)
+                }
+                self.write_ratios(trainer, {f"check/audit_{n}": r for n, r in ratios.items()})
+            self.judge(report, pl_module, when)
+        if checksum_due or audit_due:
+            self.write_angles(trainer, pl_module, examples_of(batch, batch.updates[-1]))
+
+    def due(self, kind: str, every: int | None, updates: int) -> bool:
+        """Whether a check is due; it is made at the end of a block."""
+        if every is None or updates - self.checked_at[kind] < every:
+            return False
+        self.checked_at[kind] = updates
+        return True
+
+    def audited(
+        self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
+    ) -> Report | None:
+        """The audit on some examples; None where this device's share is empty."""
+        if examples is None:
+            return None
+        X, Y = examples
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            activations = network.forward_pass(network.params, X)
+            assert network.rule is not None, "training has a rule"
+            return audit(network.rule, network.params, X, Y, network.cost, activations=activations)
+
+    def checksums(self, trainer: L.Trainer, network: TwoLayerNetwork) -> dict[str, float]:
+        """The last gradient's residuals over what rounding explains; nothing for an empty share."""
+        seen = network.last_seen
+        if seen is None or seen.gradients.dz1 is None:
+            return {}
+        assert self.generator is not None
+        self.generator.manual_seed(trainer.global_step)  # so that a resumed run draws the same
+        with trainer.precision_plugin.forward_context():  # whose rounding the bound is of
+            ratios = checksum(seen.activations, seen.gradients, seen.X, self.generator)
+        return dict(zip(NAMES, ratios.tolist(), strict=True))
+
+    def not_within(self, ratios: dict[str, float]) -> list[str]:
+        """The lines whose checksum is off; a NaN is."""
+        return [name for name, ratio in ratios.items() if not ratio <= 1.0]
+
+    def judge(self, report: Report | None, network: TwoLayerNetwork, when: str) -> None:
+        """Act on an audit."""
+        wrong = [] if report is None else list(report.wrong)
+        if report is not None and not report.ok and not wrong:
+            wrong = [line.name for line in report.lines if not line.ok]
+        self.share(wrong, network, when)
+
+    def share(self, wrong: list[str], network: TwoLayerNetwork, when: str) -> None:
+        """Act on the lines that any device finds wrong.
+
+        Raises:
+            WrongGradient: unless on_failure is "warn".
+        """
+        found = torch.tensor([name in wrong for name in Gradients._fields], dtype=torch.int32)
+        if dist.is_available() and dist.is_initialized():
+            found = found.to(network.device)
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        found_names = [n for n, bad in zip(Gradients._fields, found.tolist(), strict=True) if bad]
+        known = {*self.wrong, *found_names}
+        new = known - set(self.wrong)
+        self.wrong = [name for name in Gradients._fields if name in known]
+        if found_names and self.on_failure == "stop":
+            raise WrongGradient(self.wrong, when)
+        if new and network.trainer.is_global_zero:
+            Console(stderr=True).print(f"[red]warning:[/] {WrongGradient(sorted(new), when)}")
+
+    def write_angles(
+        self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
+    ) -> None:
+        """Write how far each line that deviates on purpose turns from the true one, in degrees."""
+        rule = network.rule
+        if rule is None or examples is None or not getattr(rule, "deviates", ()):
+            return
+        X, Y = examples
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            params, activations = network.params, network.forward_pass(network.params, X)
+            given = ask(rule, params, activations, X, Y).values
+            true = backward(params, activations, X, Y, dz2=network.cost.dz2)
+        figures = {
+            f"check/angle_{name}": angle(given[name], getattr(true, name).double())
+            for name in Gradients._fields
+            if name in given and name in rule.deviates  # pyright: ignore - it has them
+        }
+        known = {tag: degrees for tag, degrees in figures.items() if math.isfinite(degrees)}
+        for logger in trainer.loggers if known else []:
+            logger.log_metrics(known, step=trainer.global_step)
+
+    def write_ratios(self, trainer: L.Trainer, ratios: dict[str, float]) -> None:
+        """Write log10 of residuals over tolerance; 0 is the limit, the exact zero is -16."""
+        figures = {n: math.log10(min(max(r, 1e-16), LARGEST)) for n, r in ratios.items()}
+        for logger in trainer.loggers if figures else []:
+            logger.log_metrics(figures, step=trainer.global_step)
+
+
+def examples_of(block: Block, update: Update) -> tuple[Tensor, Tensor] | None:
+    """Inputs and targets of the first examples of this device's first piece, if it has any."""
+    if not update.pieces:
+        return None
+    first = update.pieces[0]
+    rows = slice(first.start, min(first.stop, first.start + AUDITED_ROWS))
+    inputs, targets = block.examples(update)
+    return inputs[rows], targets[rows]
+
+
+def live_check(precision: str | None, **settings: Any) -> LiveCheck:
+    """The live check that the keys check.* ask for; check.precision is of task=check alone."""
+    return LiveCheck(**settings)

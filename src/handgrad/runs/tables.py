@@ -1,0 +1,119 @@
+"""The verdict on a backward rule and the losses of formats, on the terminal."""
+
+import math
+from collections.abc import Iterable
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from handgrad.audit.judge import Line, Report
+from handgrad.audit.number_formats import Loss
+
+# FOLDED from spreadsheet.py: "Texts of the user's in the cells of a CSV file."
+# With these a cell begins that a spreadsheet runs as a formula; the last four are full-width.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def safe(text: object) -> str:
+    """A text of the user's that a spreadsheet takes for no formula; numbers stay what they are.
+
+    OWASP, CSV injection (owasp.org/www-community/attacks/CSV_Injection): an apostrophe before it.
+    """
+    # A bare \r is not quoted, and ends a row.
+    name = str(text).replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{name}" if name.startswith(FORMULA) and not is_number(name) else name
+
+
+def is_number(text: str) -> bool:
+    """Whether the text is a number alone, such as -1."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text[:1] in ("+", "-") and text[1:2] in ".0123456789"
+
+
+def print_report(report: Report, title: str, evidence: dict[str, dict[str, float]]) -> None:
+    """Print the verdict on every line, then what is to be said about the wrong ones.
+
+    Args:
+        report: the audit's.
+        title: above the table.
+        evidence: for each method, the relative error of each gradient; may be empty.
+    """
+    table = titled(title)
+    table.add_column("equation", no_wrap=True)
+    for name in ("residual", "tolerance", *evidence):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for line in report.lines:
+        errors = (errors.get(line.name) for errors in evidence.values())
+        cells = ["" if error is None else f"{error:.0e}" for error in errors]
+        residual = "" if math.isnan(line.residual) else f"{line.residual:.2g}"
+        table.add_row(escape(line.equation), residual, f"{line.tolerance:g}", *cells, verdict(line))
+    show(table, ((line.name, line.hint) for line in report.lines))
+
+
+def print_losses(losses: list[Loss], title: str) -> None:
+    """Print the relative error of each quantity in each format, and below it what underflows.
+
+    Args:
+        losses: of `precision.measure`.
+        title: above the table.
+    """
+    table = titled(title)
+    table.add_column("", no_wrap=True)
+    for name, scale in {loss.format: loss.loss_scale for loss in losses}.items():
+        times = "" if scale == 1 else f"\nS = 2^{round(math.log2(scale))}"
+        table.add_column(f"{name.replace('-scaled', '')}{times}", justify="right", no_wrap=True)
+    rows: dict[str, list[str]] = {}
+    for loss in losses:
+        rows.setdefault(loss.quantity, []).append(cell(loss))
+    for quantity, cells in rows.items():
+        table.add_row(quantity, *cells)
+    show(table, ((loss.format, loss.problem) for loss in losses))
+
+
+def cell(loss: Loss) -> str:
+    """The relative error, then the entries that underflow or overflow."""
+    if loss.problem:
+        return "[dim]none[/]"
+    lines = [f"{loss.relative_error:.1e}"]
+    for count, what in ((loss.underflows, "lost"), (loss.overflows, "overflow")):
+        if count:
+            lines += [f"[red]{count} {what}[/]", f"[red]{count / loss.entries:.1%}[/]"]
+    return "\n".join(lines)
+
+
+def titled(title: str) -> Table:
+    """An empty table in this project's style."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+
+
+def show(table: Table, notes: Iterable[tuple[str, str]]) -> None:
+    """Print a table, and below it each note that says something new, after the name it is about."""
+    console = Console()
+    console.print(table)
+    told = {""}
+    for name, note in notes:
+        if note not in told:
+            told.add(note)
+            console.print(f"{name}: {escape(note)}", soft_wrap=True, highlight=False)
+
+
+def verdict(line: Line) -> str:
+    """One word, coloured."""
+    if line.angle is not None:
+        return "[yellow]deviates[/]"
+    if not line.judged:
+        return "[dim]not judged[/]"
+    return "[green]right[/]" if line.ok else "[bold red]WRONG[/]"

@@ -1,0 +1,124 @@
+"""Ours as users run it: the whole of task=train, with everything on."""
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from handgrad.backprop import Parameters
+from handgrad.devices import launch
+from handgrad.devices.lightning import quiet_lightning
+from handgrad.runs.checkpointing import Resumable
+from handgrad.runs.live_check import live_check
+from handgrad.runs.resume import fingerprint
+from handgrad.tasks import build, train
+from handgrad.tasks.benchmark.contender import PROFILED_UPDATES, Contender, Run, allocations
+
+CHECKPOINTS = 7  # written to take the median of
+
+
+class AsUsersRunIt(Contender):
+    """task=train: Trainer, logger, progress bar, checkpoints, live check; the time of the fit."""
+
+    devices: ClassVar[int] = 1
+
+    @override
+    def run(self, updates: int) -> Run:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            job = launch.Job(train.run, self.training(self.work.path, updates), [], folder)
+            launch.run(job, parallel_launcher=False)
+            metrics = json.loads((folder / "metrics.json").read_text())
+            last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        weights = Parameters(*(last["state_dict"][name] for name in Parameters._fields))
+        return Run(metrics["run/fit_seconds"], weights)
+
+    def training(self, path: Path, updates: int) -> dict[str, Any]:
+        """The benchmark's configuration as one of task=train on the data at `path`."""
+        work, config = self.work, self.work.config
+        kept = {key: value for key, value in config.items() if key != "benchmark"}
+        checkpoint = {**config["callbacks"]["checkpoint"], "monitor": "cost/train", "mode": "min"}
+        trainer = {**config["trainer"], "devices": self.devices}
+        return {
+            **kept,
+            "task": "train",
+            "data": {
+                "_target_": "handgrad.data.arrays.Arrays",
+                "path": str(path),
+                "batch_size": "full" if work.shape.full else work.shape.batch_size,
+                "microbatch": "auto",
+                "passes_per_epoch": work.plan.passes,
+                "scale": "none",
+                "validation": 0.0,
+                "test": 0.0,
+            },
+            "optimizer": {**config["optimizer"], "lr": work.learning_rate},
+            "model": {**config["model"], "hidden": work.shape.hidden_features},
+            "callbacks": {**config["callbacks"], "checkpoint": checkpoint},
+            "trainer": {**trainer, "max_epochs": -1, "max_steps": updates},
+        }
+
+    def fitted(self, folder: Path, extra: list[Callback]) -> L.Trainer:
+        """A Trainer after a few full-batch updates on the first batch alone, without a logger."""
+        quiet_lightning()
+        inputs, targets = next(self.work.batches(1))
+        path = folder / "batch.npz"
+        np.savez(path, X=inputs.numpy(), y=targets.numpy().astype(np.int8))
+        config = {**self.training(path, PROFILED_UPDATES), "logger": {}}
+        config["data"]["batch_size"] = "full"
+        data = build.data(config).read()
+        network = build.network(config, data)
+        callbacks = [
+            Resumable(config, fingerprint(config, data)),
+            live_check(**config["check"]),
+            *extra,
+        ]
+        trainer = build.trainer(config, folder, extra=callbacks)
+        data.horizon = build.horizon(config, trainer)
+        trainer.fit(network, datamodule=data)
+        return trainer
+
+    @override
+    def peak_bytes(self) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            watch = WatchUpdates()
+            self.fitted(Path(folder), [watch])
+        return watch.peak[0]
+
+    @override
+    def checkpoint_seconds(self) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = self.fitted(Path(folder), [])
+            seconds = []
+            for _ in range(CHECKPOINTS):
+                start = time.perf_counter()
+                trainer.save_checkpoint(Path(folder) / "last.ckpt")
+                seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds)
+
+
+class TwoProcesses(AsUsersRunIt):
+    """task=train on two processes of this machine."""
+
+    devices = 2
+
+
+class WatchUpdates(Callback):
+    """Watches the allocator from the first update to the last, the audit before them left out."""
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.watching = allocations()
+        self.peak = self.watching.__enter__()
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.watching.__exit__(None, None, None)

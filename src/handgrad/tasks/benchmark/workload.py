@@ -1,0 +1,151 @@
+"""What every contender is given: one shape's data, its batches, and where descent starts."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handgrad.backprop import Parameters
+from handgrad.data.batches import BatchPlan, TrainingBlocks
+from handgrad.data.examples import Examples
+from handgrad.data.part import Part
+from handgrad.data.scaling import Scaling
+from handgrad.training.initialization import initialize
+
+DATA_BYTES = 160 * 2**20  # of one shape's inputs at most: every contender's process holds them
+SQUARED_NORM = 100.0  # of an example's inputs on average, as in MNIST divided by 255
+STEADY = 30.0  # learning rate times hidden units: with more, differences of rounding grow
+PASSES = 10_000  # over the data in one epoch of full-batch descent
+
+
+class Shape(NamedTuple):
+    """The sizes of one row of the benchmark, as in 64x784-100-10."""
+
+    batch_size: int
+    in_features: int
+    hidden_features: int
+    out_features: int
+    examples: int  # in the training part; batch_size is full-batch descent
+
+    @classmethod
+    def parse(cls, row: str, examples: int) -> "Shape":
+        """Sizes from BATCHxINPUTS-HIDDEN-OUTPUTS, then nothing, `:full` or `:EXAMPLES`.
+
+        The examples are a whole number of batches, so that every batch has the same size.
+
+        Args:
+            row: such as 64x784-100-10, 569x30-16-1:full or 64x784-100-10:5000.
+            examples: in the training part, unless the row says otherwise.
+        """
+        sizes, _, suffix = row.partition(":")
+        batch_size, inputs, hidden, outputs = (int(size) for size in re.split("[x-]", sizes))
+        wanted = min(examples, DATA_BYTES // (4 * inputs))
+        if suffix:
+            wanted = batch_size if suffix == "full" else int(suffix)
+        whole_batches = batch_size * max(1, wanted // batch_size)
+        return cls(batch_size, inputs, hidden, outputs, whole_batches)
+
+    @property
+    def full(self) -> bool:
+        """Whether every update sees every example."""
+        return self.examples == self.batch_size
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases together."""
+        hidden = self.hidden_features * (self.in_features + 1)
+        return hidden + self.out_features * (self.hidden_features + 1)
+
+
+def write_data(shape: Shape, seed: int, path: Path) -> None:
+    """Draw inputs (N, n_x) and one-hot targets (N, n_y) of a random linear teacher; keep them."""
+    random = np.random.default_rng(seed)
+    inputs = random.standard_normal((shape.examples, shape.in_features), dtype=np.float32)
+    inputs *= (SQUARED_NORM / shape.in_features) ** 0.5
+    outputs = max(shape.out_features, 2)
+    teacher = random.standard_normal((shape.in_features, outputs), dtype=np.float32)
+    classes = (inputs @ teacher).argmax(axis=1)
+    targets = np.eye(outputs, dtype=np.int8)[classes][:, -shape.out_features :]
+    np.savez(path, X=inputs, y=targets)
+
+
+class Workload:
+    """One shape's data with its batches, its first parameters and its learning rate.
+
+    Args:
+        shape: the sizes.
+        path: the data that `write_data` kept.
+        config: of the whole benchmark; its seed and its initialisation count, and its learning rate
+            where that is not too large for the comparison of final weights.
+        dtype: of inputs and targets.
+    """
+
+    def __init__(
+        self, shape: Shape, path: Path, config: dict[str, Any], dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.shape, self.path, self.config = shape, path, config
+        self.learning_rate: float = min(config["optimizer"]["lr"], STEADY / shape.hidden_features)
+        with np.load(path) as arrays:
+            examples = Examples(
+                X=arrays["X"],
+                target=arrays["y"],
+                class_names=tuple(f"y{i}" for i in range(shape.out_features)),
+                feature_names=tuple(f"x{i}" for i in range(shape.in_features)),
+                multi_label=True,
+            )
+        scaling = Scaling("none", np.zeros(1), np.ones(1))
+        self.part = Part(examples, np.arange(shape.examples), scaling, dtype, torch.device("cpu"))
+        self.plan = BatchPlan(
+            examples=shape.examples,
+            batch_size=shape.batch_size,
+            passes=PASSES if shape.full else 1,
+            seed=config["seed"],
+        )
+
+    @property
+    def inputs(self) -> Tensor:
+        """All inputs, (N, n_x)."""
+        return self.part.rows(slice(None))[0]
+
+    @property
+    def targets(self) -> Tensor:
+        """All targets, (N, n_y)."""
+        return self.part.rows(slice(None))[1]
+
+    def first_parameters(self) -> Parameters:
+        """A new copy of the parameters before the first update, as every contender has them."""
+        model, shape = self.config["model"], self.shape
+        start = initialize(
+            model["init"],
+            shape.in_features,
+            shape.hidden_features,
+            shape.out_features,
+            generator=torch.Generator().manual_seed(self.config["seed"]),
+            uniform_range=model["init_range"],
+        )
+        return Parameters(*(tensor.to(self.inputs.dtype) for tensor in start))
+
+    def batches(self, updates: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets of each update, gathered block by block as in training."""
+        done = 0
+        blocks = TrainingBlocks(
+            self.part, self.plan, lambda: done, lambda number: max(1, updates - number)
+        )
+        while done < updates:  # an epoch after the other
+            for block in blocks:
+                for update in block.updates[: updates - done]:
+                    inputs, targets = block.examples(update)
+                    yield inputs[update.pieces[0]], targets[update.pieces[0]]
+                done += len(block.updates)
+                if done >= updates:
+                    break
+
+    def orders(self, updates: int) -> Iterator[np.ndarray]:
+        """The order of the examples in each pass, the last pass as long as it is needed."""
+        wanted = updates * self.shape.batch_size
+        for number in range(-(-updates // self.plan.updates_per_pass)):
+            yield self.plan.order(number)[: wanted - number * self.shape.examples]

@@ -1,0 +1,57 @@
+"""The replay room: published figures beside ours.
+
+runs.py       the runs of an experiment, each trained by task=train
+values.py     what one run gives, from its learning curve or its weights
+verdict.py    what the seeds give together, beside the published figure
+report.py     the table, results.md, results.csv
+picture.py    the learning curves beside the published ones
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.progress import track
+
+from handgrad.config.schema import PublishedFigure
+from handgrad.dashboard.pictures.canvas import publish
+from handgrad.devices.lightning import quiet_lightning
+from handgrad.runs.folder import point_to, write_run
+from handgrad.tasks import build
+from handgrad.tasks.replay import picture, report, runs, verdict
+
+
+# FOLDED from tasks/replay.py: 'Replay an experiment: published figures beside ours, over several seeds.'
+def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+    """Train every run of the experiment, compare, and write results.md, .csv and .png.
+
+    In the folder of a replay that was interrupted, what it has trained is not trained again.
+
+    Raises:
+        BadInput: if a run's configuration or data are wrong.
+        Failed: if a run fails.
+    """
+    quiet_lightning()
+    replay, console = config["replay"], Console()
+    name = HydraConfig.get().runtime.choices["experiment"] or "replay"
+    planned = runs.plan(config, overrides, folder)
+    write_run(folder, config)
+    training = runs.train_all(planned, replay["jobs"])
+    trained = list(track(training, name, len(planned), console=Console(stderr=True)))
+    point_to(folder)  # not to its last run
+    wanted = [PublishedFigure.model_validate(node) for node in replay["figures"]]
+    rows = verdict.rows(wanted, trained, replay["solved_within"])
+    page = report.markdown(name, config, overrides, rows)
+    (folder / "results.md").write_text(page, encoding="utf-8")
+    report.write_csv(name, config, rows, folder / "results.csv")
+    loggers = build.loggers(config, folder)
+    drawn = picture.draw(name, replay, trained, rows)
+    publish(drawn, "replay/figures", loggers, folder / "results.png")
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("replay/results", page)
+            logger.experiment.flush()
+    console.print(report.table(name, rows))
+    console.print(f"Everything is in {folder}", soft_wrap=True)

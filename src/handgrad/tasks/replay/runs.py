@@ -1,0 +1,84 @@
+"""The runs of a replay: composed as the command line would, trained as task=train does."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import pandas as pd
+from joblib import Parallel, delayed
+from omegaconf import OmegaConf
+
+from handgrad.config.compose import plain
+from handgrad.config.validate import validate
+from handgrad.runs import loading
+from handgrad.tasks import train
+
+ALONE = "replay"  # the name of the only run of an experiment that names none
+
+
+class Run(NamedTuple):
+    """One training that a replay needs."""
+
+    name: str
+    seed: int
+    config: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+
+
+class Trained(NamedTuple):
+    """What a run left."""
+
+    name: str
+    seed: int
+    curve: pd.DataFrame  # curves.csv: one row for each epoch
+    folder: Path
+
+
+def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Run]:
+    """All runs of a replay: every seed of every named run.
+
+    A run is what `python train.py OVERRIDES` would train, without logger, dashboard and progress
+    bar. What was given for the replay wins over what the run changes.
+
+    Args:
+        config: of the replay.
+        overrides: given for it on the command line.
+        folder: of the replay.
+
+    Raises:
+        BadInput: if a run's configuration is wrong, or the folder holds runs of another one.
+    """
+    replay = config["replay"]
+    runs: list[Run] = []
+    for named in replay["runs"] or [{"name": ALONE, "overrides": []}]:
+        given = [*named["overrides"], *overrides, "task=train"]
+        composed = hydra.compose("config", given)
+        for seed in range(config["seed"], config["seed"] + replay["seeds"]):
+            OmegaConf.update(composed, "seed", seed)
+            values = {**plain(composed), "logger": {}}
+            values["trainer"]["enable_progress_bar"] = False
+            values["dashboard"]["tier"] = "off"
+            validate(values)
+            place = folder / "runs" / f"{named['name']}_seed{seed}"
+            values["ckpt_path"] = loading.checkpoint_to_continue(place, values)
+            runs.append(Run(named["name"], seed, values, [*given, f"seed={seed}"], place))
+    return runs
+
+
+def train_all(runs: list[Run], jobs: int) -> Iterator[Trained]:
+    """Train every run, `jobs` of them side by side; they come in their order."""
+    trained = Parallel(n_jobs=jobs, return_as="generator")(delayed(train_one)(run) for run in runs)
+    yield from trained  # pyright: ignore[reportReturnType] - joblib has no types
+
+
+def train_one(run: Run) -> Trained:
+    """Train one run, silently: from its last checkpoint if there is one, and not if it is done."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if not loading.is_done(run.folder):
+        with contextlib.redirect_stdout(io.StringIO()):
+            train.run(run.config, run.overrides, run.folder)
+    return Trained(run.name, run.seed, pd.read_csv(run.folder / "curves.csv"), run.folder)
