@@ -1,7 +1,9 @@
 """The verdict on a backward rule and the losses of formats, on the terminal."""
 
+import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -117,3 +119,35 @@ def verdict(line: Line) -> str:
     if not line.judged:
         return "[dim]not judged[/]"
     return "[green]right[/]" if line.ok else "[bold red]WRONG[/]"
+
+
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()
+) -> str:
+    """Return a Markdown table, without a line break at its end.
+
+    A bar within a cell is escaped, because it would end the cell.
+
+    Args:
+        header: the name of each column.
+        rows: a cell for each column; None is left empty.
+        right: the columns that are aligned to the right.
+    """
+    body = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in (header, *body)]
+    rule = ["---:" if name in right else "---" for name in header]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:]))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file in which no text is a formula to a spreadsheet; see `safe`.
+
+    Args:
+        path: of the file.
+        header: the name of each column.
+        rows: a cell for each column: a text, a number, or None for an empty one.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for row in (header, *rows):
+            writer.writerow([safe(cell) if isinstance(cell, str) else cell for cell in row])
