@@ -32,7 +32,7 @@ from handgrad.config.validate import validate
 from handgrad.data.idx import FILES
 from handgrad.data.module import ExampleData
 from handgrad.devices import launch
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.tasks import build
 from handgrad.tasks import train as train_task
 
@@ -489,7 +489,7 @@ def test_any_values_that_are_valid_train(
             return "refused"
         with warnings.catch_warnings(record=True) as caught, TemporaryDirectory() as folder:
             warnings.simplefilter("always")
-            quiet_lightning()
+            hide_hints()
             try:
                 _, refused = tried(lambda: train_task.run(config, [], Path(folder)))
             except Failed as failed:

@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from handgrad.devices.launch import Job
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.runs.checkpointing import LastCheckpoint, Resumable
-from handgrad.runs.resume import fingerprint
+from handgrad.runs.resume import fingerprint_of
 from handgrad.tasks import build, cli
 
 IRIS = (
@@ -50,13 +50,13 @@ def configured(*overrides: str) -> dict[str, Any]:
 
 def run(folder: Path, *overrides: str, begin: Path | None = None) -> dict[str, Any]:
     """Train as task=train does, but for what it prints and reports; the last checkpoint."""
-    quiet_lightning()
+    hide_hints()
     config = configured(*overrides)
     data = build.data(config).read()
     network = build.network(config, data)
     folder.mkdir(exist_ok=True)
     callbacks = [
-        Resumable(config, fingerprint(config, data)),
+        Resumable(config, fingerprint_of(config, data)),
         *build.keepers(config, data, folder),
         *([] if begin else [KeepAll(folder)]),
     ]

@@ -28,7 +28,7 @@ from handgrad.devices.launch import RENDEZVOUS
 INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
 
-def fingerprint(parameters: list[Parameter]) -> Tensor:
+def _bit_sums(parameters: list[Parameter]) -> Tensor:
     """For each parameter the sum of its values' bit patterns as integers, modulo 2**64.
 
     A change of any single value changes it, and its order of summation does not.
@@ -44,7 +44,7 @@ def fingerprint(parameters: list[Parameter]) -> Tensor:
 
 def differing(parameters: dict[str, Parameter]) -> list[str]:
     """The names of the parameters that are not the same on all devices; one all-reduce."""
-    mine = fingerprint(list(parameters.values()))
+    mine = _bit_sums(list(parameters.values()))
     both = torch.cat([mine, -mine])  # the largest, and the negative of the smallest
     dist.all_reduce(both, op=dist.ReduceOp.MAX)
     largest, negative_smallest = both.chunk(2)

@@ -88,7 +88,7 @@ class Job(NamedTuple):
     folder: Path
 
 
-class Report(NamedTuple):
+class DeviceReport(NamedTuple):
     """How a device ended."""
 
     kind: Literal["done", "stopped", "bad input", "failed", "timeout", "died"]
@@ -242,21 +242,21 @@ def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection
     try:
         with signals.handled(watched=True):
             run_task(job)
-        sender.send(Report("done", ""))
+        sender.send(DeviceReport("done", ""))
     except SystemExit as stop:
         if stop.code not in signals.EXIT_CODES:
             raise
-        sender.send(Report("stopped", str(stop.code)))
+        sender.send(DeviceReport("stopped", str(stop.code)))
         sys.stderr.flush()
         os._exit(int(stop.code))  # leaving the group of devices could wait for one that is gone
     except BadInput as error:
-        send(sender, Report("bad input", str(error)))
+        send(sender, DeviceReport("bad input", str(error)))
     except Failed as error:
-        send(sender, Report("failed", str(error)))
+        send(sender, DeviceReport("failed", str(error)))
     except Exception as error:
         late = re.search("timed ?out", f"{type(error)} {error}", re.IGNORECASE)
         text = f"device {rank} of {devices}: {''.join(traceback.format_exception(error)).rstrip()}"
-        send(sender, Report("timeout" if late else "failed", text))
+        send(sender, DeviceReport("timeout" if late else "failed", text))
 
 
 def keep_silent() -> None:
@@ -265,8 +265,8 @@ def keep_silent() -> None:
     warnings.simplefilter("ignore")
 
 
-def send(sender: Connection, report: Report) -> None:
-    """Report a failure, and wait for the end: the others would fail for the lack of this one."""
+def send(sender: Connection, report: DeviceReport) -> None:
+    """DeviceReport a failure, and wait for the end: the others would fail for the lack of this one."""
     sender.send(report)
     time.sleep(2 * SETTLE)
     os._exit(1)
@@ -280,7 +280,7 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def watch(devices: list[Device]) -> Report | None:
+def watch(devices: list[Device]) -> DeviceReport | None:
     """Wait until all devices are done, or one fails; when one stops, the others are to follow.
 
     Returns:
@@ -302,7 +302,7 @@ def watch(devices: list[Device]) -> Report | None:
     return stopped
 
 
-def outcome(device: Device, devices: int) -> Report:
+def outcome(device: Device, devices: int) -> DeviceReport:
     """What a device reported, or how it ended without a word."""
     try:
         return device.reports.recv()
@@ -310,16 +310,16 @@ def outcome(device: Device, devices: int) -> Report:
         device.process.join()
     code = device.process.exitcode or 0
     if code in signals.EXIT_CODES:
-        return Report("stopped", str(code))
+        return DeviceReport("stopped", str(code))
     how = (
         f"was killed by {signal.Signals(-code).name}"
         if code < 0
         else f"ended with exit code {code}"
     )
-    return Report("died", f"device {device.rank} of {devices}: its process {how}")
+    return DeviceReport("died", f"device {device.rank} of {devices}: its process {how}")
 
 
-def cause(first: Report, others: list[Device], devices: int) -> Report:
+def cause(first: DeviceReport, others: list[Device], devices: int) -> DeviceReport:
     """The cause among its consequences: the others fail where a device ends or falls silent."""
     if first.kind in ("bad input", "died"):
         return first
@@ -333,7 +333,9 @@ def cause(first: Report, others: list[Device], devices: int) -> Report:
                 return report
     if first.kind == "timeout" and silent:
         names = ", ".join(str(device.rank) for device in silent.values())
-        return Report("timeout", f"device {names} of {devices} stopped answering\n{first.text}")
+        return DeviceReport(
+            "timeout", f"device {names} of {devices} stopped answering\n{first.text}"
+        )
     return first
 
 

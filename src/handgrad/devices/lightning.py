@@ -6,7 +6,7 @@ import warnings
 import lightning as L
 
 
-def quiet_lightning() -> None:
+def hide_hints() -> None:
     """Silence hints about hardware and DataLoader workers, and deprecations inside Lightning."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -19,7 +19,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
 
 
-def silence_lightning(trainer: L.Trainer) -> None:
+def take_over_signals(trainer: L.Trainer) -> None:
     """Take SIGTERM from Lightning, whose handler hangs on several devices.
 
     Its broadcast before each block goes too: `SignalStop` asks in its place.

@@ -51,6 +51,11 @@ class LiveCheck(Callback):
         self.checked_at = {"checksum": 0, "audit": 0}
         self.generator: torch.Generator | None = None
 
+    @classmethod
+    def from_keys(cls, keys: dict[str, Any]) -> "LiveCheck":
+        """Return the check that check.* asks for; check.precision is of task=check alone."""
+        return cls(**{name: value for name, value in keys.items() if name != "precision"})
+
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
@@ -192,8 +197,3 @@ def examples_of(block: Block, update: Update) -> tuple[Tensor, Tensor] | None:
     rows = slice(first.start, min(first.stop, first.start + AUDITED_ROWS))
     inputs, targets = block.examples(update)
     return inputs[rows], targets[rows]
-
-
-def live_check(precision: str | None, **settings: Any) -> LiveCheck:
-    """The live check that the keys check.* ask for; check.precision is of task=check alone."""
-    return LiveCheck(**settings)

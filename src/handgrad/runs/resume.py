@@ -23,7 +23,7 @@ FREE = ("optimizer.lr",)  # may be changed by who continues a training
 HASHED_BYTES = 2**25  # of a large array, in rows evenly spread
 
 
-def fingerprint(config: dict[str, Any], data: ExampleData) -> dict[str, Any]:
+def fingerprint_of(config: dict[str, Any], data: ExampleData) -> dict[str, Any]:
     """The keys that decide what a training computes, and a digest of its data.
 
     Args:

@@ -23,7 +23,7 @@ from handgrad.dashboard.pictures.callback import Album, next_picture
 from handgrad.data.checks import available_memory
 from handgrad.data.module import ExampleData
 from handgrad.devices import equal_weights
-from handgrad.devices.lightning import silence_lightning
+from handgrad.devices.lightning import take_over_signals
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs import loading
 from handgrad.runs.checkpoint_content import data_node
@@ -180,7 +180,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
         device = f"trainer.accelerator={flags['accelerator']} trainer.devices={flags['devices']}"
         reason = " ".join(str(error).split())
         raise BadInput(f"{device}: {reason}; trainer=cpu runs anywhere") from error
-    silence_lightning(made)
+    take_over_signals(made)
     return made
 
 

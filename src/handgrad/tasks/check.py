@@ -16,7 +16,7 @@ from handgrad.backprop import Cost, Gradients, Parameters, forward
 from handgrad.config.errors import WrongGradient
 from handgrad.dashboard.pictures.canvas import publish
 from handgrad.dashboard.pictures.evidence import error_curves
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.module import TwoLayerNetwork
 from handgrad.rules.feedback import Rule
 from handgrad.runs import loading
@@ -38,7 +38,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the data, the rule or the checkpoint are not what they must be.
         WrongGradient: if a line is wrong and check.on_failure is "stop".
     """
-    quiet_lightning()
+    hide_hints()
     network, X, Y = subject(config, overrides, folder)
     assert network.rule is not None, "the configuration names a rule"
     params = Parameters(*(parameter.detach() for parameter in network.params))

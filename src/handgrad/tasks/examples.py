@@ -10,7 +10,7 @@ from rich.console import Console
 
 from handgrad.backprop import backward, forward
 from handgrad.data.module import ExampleData
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.tables import safe
 from handgrad.statistics.gradients import example_norms
@@ -24,7 +24,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     Raises:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
-    quiet_lightning()
+    hide_hints()
     trained = build.restore(config, overrides, folder)
     data = trained.data
     with build.bad_input():

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from handgrad.config.errors import BadInput, Failed
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs import loading
 
@@ -27,7 +27,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the checkpoint cannot be read, or the extra is not installed.
         Failed: if an exported model answers otherwise than the network.
     """
-    quiet_lightning()
+    hide_hints()
     try:
         import onnxruntime
     except ImportError:

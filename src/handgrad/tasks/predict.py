@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from handgrad.data.examples import Examples
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.runs.tables import safe
 from handgrad.tasks import build
 
@@ -20,7 +20,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     Raises:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
-    quiet_lightning()
+    hide_hints()
     trained = build.restore(config, overrides, folder)
     with build.bad_input():
         if trained.own_file:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.runs.folder import write_json
 from handgrad.tasks import build
 
@@ -16,7 +16,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     Raises:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
-    quiet_lightning()
+    hide_hints()
     trained = build.restore(config, overrides, folder)
     with build.bad_input():
         if trained.own_file:

@@ -20,13 +20,13 @@ from handgrad.data.examples import listed
 from handgrad.data.module import ExampleData
 from handgrad.devices import cpu
 from handgrad.devices.equal_weights import DriftCheck
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs import loading, resume
 from handgrad.runs.checkpointing import Resumable
 from handgrad.runs.folder import claimed, point_to, probe, write_json, write_run
-from handgrad.runs.live_check import LiveCheck, live_check
-from handgrad.runs.resume import Start, fingerprint
+from handgrad.runs.live_check import LiveCheck
+from handgrad.runs.resume import Start, fingerprint_of
 from handgrad.tasks import build
 from handgrad.training.nonfinite import NonFinite
 
@@ -60,13 +60,13 @@ def run(
         BadInput: if the data, the rule, the device, the checkpoint or the folder are not what they
             must be.
     """
-    quiet_lightning()
+    hide_hints()
     data = build.data(config)
     with build.bad_input():
         data.read()
-    network, made_of = build.network(config, data), fingerprint(config, data)
+    network, made_of = build.network(config, data), fingerprint_of(config, data)
     start = resume.find(config, folder, made_of, network)
-    check, dashboards = live_check(**config["check"]), build.dashboard(config, folder)
+    check, dashboards = LiveCheck.from_keys(config["check"]), build.dashboard(config, folder)
     albums = build.album(config, data, folder)
     callbacks = [
         *dashboards,

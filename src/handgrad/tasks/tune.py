@@ -15,7 +15,7 @@ from rich.console import Console
 from handgrad.config.compose import every_value, plain
 from handgrad.config.errors import BadInput, Failed
 from handgrad.config.validate import validate
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.runs import loading
 from handgrad.runs.folder import point_to, write_run
 from handgrad.tasks import train
@@ -55,7 +55,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         raise BadInput('task=tune needs Optuna: pip install -e ".[sweep]"')
     from handgrad.tasks.sweep import studies
 
-    quiet_lightning()
+    hide_hints()
     tune, console = config["tune"], Console()
     metric = tune["monitor"] or config["callbacks"]["checkpoint"]["monitor"]
     given = [each for each in overrides if not each.startswith(("tune.", "tune=", "task="))]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from typing_extensions import override
 
 from handgrad.backprop import Parameters
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.tasks.benchmark.contender import Contender, Run
 from handgrad.tasks.benchmark.workload import Workload
 
@@ -74,7 +74,7 @@ class LightningAutomatic(Contender):
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
-        quiet_lightning()
+        hide_hints()
         self.examples = TensorDataset(work.inputs, work.targets)
 
     @override

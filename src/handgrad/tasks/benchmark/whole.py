@@ -15,10 +15,10 @@ from typing_extensions import override
 
 from handgrad.backprop import Parameters
 from handgrad.devices import launch
-from handgrad.devices.lightning import quiet_lightning
+from handgrad.devices.lightning import hide_hints
 from handgrad.runs.checkpointing import Resumable
-from handgrad.runs.live_check import live_check
-from handgrad.runs.resume import fingerprint
+from handgrad.runs.live_check import LiveCheck
+from handgrad.runs.resume import fingerprint_of
 from handgrad.tasks import build, train
 from handgrad.tasks.benchmark.contender import PROFILED_UPDATES, Contender, Run, allocations
 
@@ -68,7 +68,7 @@ class AsUsersRunIt(Contender):
 
     def fitted(self, folder: Path, extra: list[Callback]) -> L.Trainer:
         """A Trainer after a few full-batch updates on the first batch alone, without a logger."""
-        quiet_lightning()
+        hide_hints()
         inputs, targets = next(self.work.batches(1))
         path = folder / "batch.npz"
         np.savez(path, X=inputs.numpy(), y=targets.numpy().astype(np.int8))
@@ -77,8 +77,8 @@ class AsUsersRunIt(Contender):
         data = build.data(config).read()
         network = build.network(config, data)
         callbacks = [
-            Resumable(config, fingerprint(config, data)),
-            live_check(**config["check"]),
+            Resumable(config, fingerprint_of(config, data)),
+            LiveCheck.from_keys(config["check"]),
             *extra,
         ]
         trainer = build.trainer(config, folder, extra=callbacks)
