@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from handgrad import rules
-from handgrad.audit.diagnosis import angle, equation
+from handgrad.audit.diagnosis import equation
 from handgrad.audit.judge import audit, audit_probes, probe_inputs
 from handgrad.backprop import Cost, Gradients, Parameters, cross_entropy, quadratic
 from handgrad.rules.planted import plant
@@ -142,11 +142,3 @@ def test_the_equation_of_another_cost_is_its_derivative() -> None:
     other = Cost(cross_entropy.value, quadratic.dz2)
     assert equation("dz2", other) == "dz2 = m dJ/dz2"
     assert equation("dz2", quadratic) == "dz2 = (A2 - Y) * A2 (1 - A2)"
-
-
-def test_the_angle_is_exact_near_0_and_180_degrees() -> None:
-    right = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    turned = torch.tensor([1.0, 1e-9], dtype=torch.float64)
-    assert angle(turned, right) == pytest.approx(5.729577951308232e-8, rel=1e-9)
-    assert angle(-right, right) == pytest.approx(180)
-    assert angle(3 * right, right) == 0

@@ -10,7 +10,7 @@ import torch
 from conftest import Train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from handgrad.audit.number_formats import FORMATS, LARGEST_SCALE, UNREACHED, Loss, measure
+from handgrad.audit.number_formats import FORMATS, LARGEST_SCALE, UNREACHED, LostDigits, measure
 from handgrad.backprop import Cost, Gradients, Parameters, backward, cross_entropy, quadratic
 from handgrad.rules.feedback import closed_form, flat_spot
 
@@ -25,7 +25,7 @@ def point(shift: float = 0.0, m: int = 5) -> tuple[Parameters, torch.Tensor, tor
     return params, torch.randn(m, 3, generator=draw), torch.zeros(m, 2)
 
 
-def of(losses: list[Loss], name: str) -> dict[str, Loss]:
+def of(losses: list[LostDigits], name: str) -> dict[str, LostDigits]:
     return {loss.quantity: loss for loss in losses if loss.format == name}
 
 

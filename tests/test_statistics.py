@@ -335,7 +335,7 @@ def test_update_to_weight_of_zeros() -> None:
     ]
 
 
-@pytest.mark.parametrize("degrees", [0.0, 1e-7, 1e-3, 30.0, 90.0, 179.9999999, 180.0])
+@pytest.mark.parametrize("degrees", [0.0, 5.7e-8, 1e-3, 30.0, 90.0, 179.9999999, 180.0])
 def test_angles_keep_their_digits(degrees: float) -> None:
     radians = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
     first = torch.tensor([3.0, 0.0], dtype=torch.float64)

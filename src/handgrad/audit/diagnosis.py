@@ -13,6 +13,7 @@ from torch import Tensor
 
 from handgrad.audit.reference import Estimate, Point
 from handgrad.backprop import Cost, cross_entropy, quadratic
+from handgrad.statistics.gradients import angle
 
 EXPLAINED = 0.02
 """A mistake is named where it leaves less than this share of the discrepancy unexplained."""
@@ -272,11 +273,6 @@ def _where(given: Tensor, truth: Estimate) -> str:
             if len(places) == 1 and wrong.shape[1 - axis] > 1:
                 share = f"only in {word} {places[0]} (counted from 0)"
     ratio = float(given.norm() / truth.value.norm().clamp(min=1e-300))
-    turned = f"turned by {angle(given, truth.value):.3g} degrees and {ratio:.4g} times as long"
+    degrees = float(angle([given], [truth.value]))
+    turned = f"turned by {degrees:.3g} degrees and {ratio:.4g} times as long"
     return f"is off {share}, {turned}, like no mistake known here"
-
-
-def angle(given: Tensor, true: Tensor) -> float:
-    """The angle between two tensors in degrees, exact for small angles too (Kahan, 2006, p. 12)."""
-    a, b = given / given.norm(), true / true.norm()
-    return math.degrees(2 * math.atan2(float((a - b).norm()), float((a + b).norm())))

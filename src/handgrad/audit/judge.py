@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handgrad.audit.diagnosis import Upstream, angle, equation, likely_mistake
+from handgrad.audit.diagnosis import Upstream, equation, likely_mistake
 from handgrad.audit.freivalds import checksum
 from handgrad.audit.reference import (
     Estimate,
@@ -26,8 +26,9 @@ from handgrad.audit.reference import (
     rounding_of,
     working_dtypes,
 )
-from handgrad.audit.rule_output import Answer, ask
+from handgrad.audit.rule_output import RuleOutput, call_rule
 from handgrad.backprop import Activations, Cost, Parameters, cross_entropy, forward, require_shapes
+from handgrad.statistics.gradients import angle
 
 __all__ = ["Line", "Report", "audit", "audit_probes", "checksum", "probe_inputs", "worst"]
 
@@ -103,7 +104,7 @@ def audit(
         with torch.no_grad():
             activations = forward(params, X)
     require_shapes(params, X, Y, activations)
-    answer = ask(rule, params, activations, X, Y)
+    answer = call_rule(rule, params, activations, X, Y)
     deviates = frozenset(getattr(rule, "deviates", ()))
     device = X.device.type
     dtypes = working_dtypes((*params, *activations), device) | answer.dtypes
@@ -161,7 +162,7 @@ def probe_inputs(
 class _Judge:
     """Goes through the six lines in order, each fed with the rule's own value of the one before."""
 
-    def __init__(self, at: Point, answer: Answer, deviates: frozenset[str]) -> None:
+    def __init__(self, at: Point, answer: RuleOutput, deviates: frozenset[str]) -> None:
         self.at, self.answer, self.deviates = at, answer, deviates
         self.fed = Upstream(at, dW2=answer.values.get("dW2"))
 
@@ -213,7 +214,7 @@ class _Judge:
             return self.verdict(name, math.inf, hint)
         rho = residual(given, truth)
         if name in self.deviates and not problem:
-            turn = angle(given, truth.value)
+            turn = float(angle([given], [truth.value]))
             hint = f"deviates on purpose: {turn:.3g} degrees from the true value"
             return replace(self.verdict(name, rho, hint), ok=True, angle=turn)
         if rho > self.at.rounding.tolerance and not problem:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handgrad.audit.rule_output import Answer, ask
+from handgrad.audit.rule_output import RuleOutput, call_rule
 from handgrad.backprop import Cost, Gradients, Parameters, forward
 from handgrad.rules.feedback import Rule
 
@@ -51,7 +51,7 @@ FORMATS = {
 }
 
 
-class Loss(NamedTuple):
+class LostDigits(NamedTuple):
     """What a format loses of one quantity.
 
     Attributes:
@@ -82,7 +82,7 @@ def measure(
     Y: Tensor,
     cost: Cost,
     device: torch.device | str = "cpu",
-) -> list[Loss]:
+) -> list[LostDigits]:
     """The losses of all quantities in all formats, forward pass included.
 
     Products and sums are accumulated in float32 and rounded once (PyTorch's kernels on the CPU; on
@@ -99,7 +99,7 @@ def measure(
     """
     inputs = (*(each.detach().cpu() for each in params), X.cpu(), Y.cpu())
     truth = answer(rule(cost), inputs, Format(torch.float64), "cpu")
-    found: list[Loss] = []
+    found: list[LostDigits] = []
     for name, format in FORMATS.items():
         scale, given = 1.0, answer(rule(cost), inputs, format, device)
         if format.scaled:
@@ -121,14 +121,14 @@ def scaled(cost: Cost, scale: float) -> Cost:
 @torch.no_grad()
 def answer(
     rule: Rule, inputs: tuple[Tensor, ...], format: Format, device: torch.device | str
-) -> Answer:
+) -> RuleOutput:
     """What a rule gives in a format, after a forward pass in that format."""
     kept = torch.float32 if format.mixed else format.dtype
     *params, X, Y = (each.to(device, kept) for each in inputs)
     kind = torch.device(device).type
     with torch.autocast(kind, format.dtype) if format.mixed else nullcontext():
         at = Parameters(*params)
-        return ask(rule, at, forward(at, X), X, Y)
+        return call_rule(rule, at, forward(at, X), X, Y)
 
 
 def settled(
@@ -137,7 +137,7 @@ def settled(
     inputs: tuple[Tensor, ...],
     format: Format,
     device: torch.device | str,
-) -> tuple[float, Answer]:
+) -> tuple[float, RuleOutput]:
     """The largest loss scale without overflow, at least 1, and the rule's answer under it."""
     scale = LARGEST_SCALE
     while True:
@@ -148,7 +148,7 @@ def settled(
 
 
 def reached(
-    rule: Callable[[Cost], Rule], cost: Cost, inputs: tuple[Tensor, ...], truth: Answer
+    rule: Callable[[Cost], Rule], cost: Cost, inputs: tuple[Tensor, ...], truth: RuleOutput
 ) -> bool:
     """Whether twice the cost gives exactly twice of everything; a fixed dz2 would not double."""
     doubled = answer(rule(scaled(cost, 2)), inputs, Format(torch.float64), "cpu")
@@ -158,16 +158,16 @@ def reached(
     )
 
 
-def compare(name: str, scale: float, given: Answer, truth: Answer) -> Iterator[Loss]:
+def compare(name: str, scale: float, given: RuleOutput, truth: RuleOutput) -> Iterator[LostDigits]:
     """The losses of one format; none of a dz that the rule keeps to itself."""
     for quantity in Gradients._fields:
         problem = trouble(given, quantity) or trouble(truth, quantity)
         if problem:
-            yield Loss(quantity, name, scale, math.nan, 0, 0, 0, problem)
+            yield LostDigits(quantity, name, scale, math.nan, 0, 0, 0, problem)
         elif quantity in truth.values:
             value, exact = given.values[quantity].cpu() / scale, truth.values[quantity]
             difference = (value - exact).norm()
-            yield Loss(
+            yield LostDigits(
                 quantity,
                 name,
                 scale,
@@ -178,7 +178,7 @@ def compare(name: str, scale: float, given: Answer, truth: Answer) -> Iterator[L
             )
 
 
-def trouble(given: Answer, quantity: str) -> str:
+def trouble(given: RuleOutput, quantity: str) -> str:
     """Why a quantity cannot be compared; empty if it can, or was never to be returned."""
     missing = "" if quantity in given.values else given.unanswered
     return given.problems.get(quantity, missing)

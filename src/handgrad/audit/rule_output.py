@@ -30,7 +30,7 @@ LAST_READ_BY = {
 ASSIGNMENT = re.compile(rf"\s*({'|'.join(NAMES)})\s*(?::[^=]*)?=[^=]")
 
 
-class Answer(NamedTuple):
+class RuleOutput(NamedTuple):
     """A rule's gradients as far as they can be judged."""
 
     values: dict[str, Tensor]  # usable: numbers of the right shape, in float64
@@ -39,9 +39,9 @@ class Answer(NamedTuple):
     dtypes: set[torch.dtype]  # of the usable values
 
 
-def ask(
+def call_rule(
     rule: Callable[..., Any], params: Parameters, activations: Activations, X: Tensor, Y: Tensor
-) -> Answer:
+) -> RuleOutput:
     """Call the rule on copies of the inputs and sort what comes back; nothing it does raises."""
     inputs = {**params._asdict(), **activations._asdict(), "X": X, "Y": Y}
     copies = {name: tensor.detach().clone() for name, tensor in inputs.items()}
@@ -59,7 +59,7 @@ def ask(
     elif isinstance(result, (tuple, list)) and len(result) == len(SHORT):
         fields = {"dz2": None, "dz1": None, **dict(zip(SHORT, result, strict=True))}
     else:
-        return Answer({}, dict.fromkeys(NAMES, _other_result(result)), "", set())
+        return RuleOutput({}, dict.fromkeys(NAMES, _other_result(result)), "", set())
     problems = {
         LAST_READ_BY[name]: f"the rule changed its input {name} in place"
         for name, tensor in inputs.items()
@@ -74,7 +74,7 @@ def _sorted(
     params: Parameters,
     activations: Activations,
     Y: Tensor,
-) -> Answer:
+) -> RuleOutput:
     """Usable values apart from the others, and a sentence for everything that is wrong."""
     z1, _, z2, A2 = activations
     shapes = {"dz2": z2.shape, "dz1": z1.shape}
@@ -93,7 +93,7 @@ def _sorted(
                 accepted = " or ".join(sorted(map(str, dtypes)))
                 problems[name] = f"{name} has dtype {gradient.dtype}, must be {accepted}"
     answered = {fields[name].dtype for name in values}
-    return Answer(values, problems, "", answered & dtypes)
+    return RuleOutput(values, problems, "", answered & dtypes)
 
 
 def _unusable(name: str, gradient: Any, shape: torch.Size) -> str:
@@ -131,7 +131,9 @@ def _other_result(result: Any) -> str:
     return f"the rule returned {returned}, must be Gradients or the tuple ({', '.join(SHORT)})"
 
 
-def _raised(error: Exception, params: Parameters, activations: Activations, Y: Tensor) -> Answer:
+def _raised(
+    error: Exception, params: Parameters, activations: Activations, Y: Tensor
+) -> RuleOutput:
     """A sentence for the line that raised; all lines if none can be found.
 
     The lines before it are read from the frame that raised. Where the value that feeds it has the
@@ -140,7 +142,7 @@ def _raised(error: Exception, params: Parameters, activations: Activations, Y: T
     message = f"the rule raised {type(error).__name__}: {' '.join(str(error).split())}"
     name, code, found = _failed_line(error)
     if name is None:
-        return Answer({}, dict.fromkeys(NAMES, message), "", set())
+        return RuleOutput({}, dict.fromkeys(NAMES, message), "", set())
     answer = _sorted(dict.fromkeys(NAMES) | found, {}, params, activations, Y)
     for missing in set(NAMES) - set(found):
         answer.problems.pop(missing, None)

@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from handgrad import backprop
-from handgrad.audit.diagnosis import angle
 from handgrad.backprop import Activations
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
+from handgrad.statistics.gradients import angle
 from handgrad.training import optimizers
 from handgrad.training.metrics import Tally
 
@@ -113,5 +113,5 @@ def probe(network: TwoLayerNetwork, data: ExampleData) -> dict[str, float]:
     return {
         "speed/hidden": float(given.db1.norm()),
         "speed/output": float(given.db2.norm()),
-        "angle/dz1": angle(given.dz1, true.dz1),
+        "angle/dz1": float(angle([given.dz1], [true.dz1])),
     }

@@ -11,14 +11,14 @@ from rich.console import Console
 from torch import Tensor
 from typing_extensions import override
 
-from handgrad.audit.diagnosis import angle
 from handgrad.audit.freivalds import NAMES, checksum
 from handgrad.audit.judge import Report, audit
-from handgrad.audit.rule_output import ask
+from handgrad.audit.rule_output import call_rule
 from handgrad.backprop import Gradients, backward
 from handgrad.config.errors import WrongGradient
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.tables import print_report
+from handgrad.statistics.gradients import angle
 from handgrad.training.updates import Block, Update
 
 AUDITED_ROWS = 256  # of a batch at most: the audit works in float64
@@ -171,10 +171,10 @@ class LiveCheck(Callback):
         X, Y = examples
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             params, activations = network.params, network.forward_pass(network.params, X)
-            given = ask(rule, params, activations, X, Y).values
+            given = call_rule(rule, params, activations, X, Y).values
             true = backward(params, activations, X, Y, dz2=network.cost.dz2)
         figures = {
-            f"check/angle_{name}": angle(given[name], getattr(true, name).double())
+            f"check/angle_{name}": float(angle([given[name]], [getattr(true, name).double()]))
             for name in Gradients._fields
             if name in given and name in rule.deviates  # pyright: ignore - it has them
         }

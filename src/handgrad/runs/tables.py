@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from handgrad.audit.judge import Line, Report
-from handgrad.audit.number_formats import Loss
+from handgrad.audit.number_formats import LostDigits
 
 # FOLDED from spreadsheet.py: "Texts of the user's in the cells of a CSV file."
 # With these a cell begins that a spreadsheet runs as a formula; the last four are full-width.
@@ -58,7 +58,7 @@ def print_report(report: Report, title: str, evidence: dict[str, dict[str, float
     show(table, ((line.name, line.hint) for line in report.lines))
 
 
-def print_losses(losses: list[Loss], title: str) -> None:
+def print_losses(losses: list[LostDigits], title: str) -> None:
     """Print the relative error of each quantity in each format, and below it what underflows.
 
     Args:
@@ -78,7 +78,7 @@ def print_losses(losses: list[Loss], title: str) -> None:
     show(table, ((loss.format, loss.problem) for loss in losses))
 
 
-def cell(loss: Loss) -> str:
+def cell(loss: LostDigits) -> str:
     """The relative error, then the entries that underflow or overflow."""
     if loss.problem:
         return "[dim]none[/]"
