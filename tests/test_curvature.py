@@ -13,7 +13,18 @@ from torch.testing import assert_close
 from handgrad import backprop
 from handgrad.backprop import Cost, Parameters, cross_entropy, quadratic
 from handgrad.statistics import curvature
-from handgrad.statistics.curvature import flat, largest_eigenvalue, shaped
+from handgrad.statistics.curvature import largest_eigenvalue
+
+
+def flat(parameters: Parameters) -> Tensor:
+    """W1, b1, W2, b2 as one vector, (n,)."""
+    return torch.cat([parameter.flatten() for parameter in parameters])
+
+
+def shaped(vector: Tensor, like: Parameters) -> Parameters:
+    """The vector as W1, b1, W2, b2, by a way that autograd follows."""
+    sizes = [parameter.numel() for parameter in like]
+    return Parameters(*(one.view_as(p) for one, p in zip(vector.split(sizes), like, strict=True)))
 
 
 def hessian_by_autograd(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:

@@ -1,4 +1,4 @@
-"""What one backward pass tells for free: norms, noise, saturation, curvature."""
+"""Statistics that one backward pass gives almost for free: norms, noise, saturation, curvature."""
 
 from handgrad.statistics.curvature import gauss_newton_diagonal, hessian, largest_eigenvalue
 from handgrad.statistics.gradients import (
@@ -7,9 +7,7 @@ from handgrad.statistics.gradients import (
     example_norms,
     gradient_products,
     gradient_variances,
-    leave_one_out,
     noise_scale,
-    noise_scale_interval,
     saturation,
     signal_to_noise,
     update_to_weight,
@@ -25,9 +23,7 @@ __all__ = [
     "gradient_variances",
     "hessian",
     "largest_eigenvalue",
-    "leave_one_out",
     "noise_scale",
-    "noise_scale_interval",
     "saturation",
     "signal_to_noise",
     "update_to_weight",
