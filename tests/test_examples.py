@@ -63,7 +63,7 @@ def test_the_rows_are_those_of_the_network(train: Train, cost: str) -> None:
         y = torch.eye(3, dtype=torch.float64)[target[[row["row"]]]]
         value = backprop.cost if cost == "cross_entropy" else backprop.quadratic_cost
         J = value(backprop.forward(network.params, x), y)
-        norms = [part.norm() for part in torch.autograd.grad(J, network.trained)]
+        norms = [part.norm() for part in torch.autograd.grad(J, network.params)]
         assert row["gradient_norm"] == pytest.approx(torch.stack(norms).norm().item(), rel=1e-5)
         answers = network(x)[0].detach()
         assert row["prediction"] == names[int(answers.argmax())]

@@ -76,8 +76,8 @@ def test_a_loss_scale_changes_nothing_where_nothing_underflows(overrides: tuple[
     scaled = trained(*overrides, scaler=GradScaler("cpu", init_scale=2.0**7, growth_interval=3))
     plain = trained(*overrides, scaler=None)
     exact = trained(*overrides, "trainer.precision=32-true", scaler=None)
-    assert scaled.loss_scale is not None
-    assert scaled.loss_scale.value > 2.0**7  # it has grown on the way
+    assert scaled.updates.loss_scale is not None
+    assert scaled.updates.loss_scale.value > 2.0**7  # it has grown on the way
     assert (flat(scaled) - flat(plain)).norm() <= 2e-3 * flat(plain).norm()
     assert 1e-7 < (flat(plain) - flat(exact)).norm() / flat(exact).norm() < 2e-2  # it is float16
 
@@ -112,9 +112,9 @@ def test_an_overflow_leaves_the_weights_alone_and_halves_the_scale() -> None:
     network = trained("trainer.max_steps=3", scaler=scaler, act=remember)
     assert torch.equal(flat(network), start[0])
     assert scaler.get_scale() == 2.0**57
-    assert network.loss_scale is not None
-    assert network.loss_scale.value == 2.0**57
-    assert network.last_seen is None  # nothing for the checks to judge
+    assert network.updates.loss_scale is not None
+    assert network.updates.loss_scale.value == 2.0**57
+    assert network.updates.result is None  # nothing for the checks to judge
     assert network.trainer.global_step == 3
 
 

@@ -263,8 +263,8 @@ def test_a_processor_computes_what_its_cache_holds(
 def test_training_calls_the_rule_itself() -> None:
     """Not Hydra's guard of it, which would cost more than a small network's update."""
     network, _ = built(*IRIS)
-    assert type(network.rule) is functools.partial
-    assert network.rule.func is backprop.backward
+    assert type(network.updates.rule) is functools.partial
+    assert network.updates.rule.func is backprop.backward
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -74,13 +74,13 @@ def test_a_skipped_update_changes_nothing_but_the_count(
     """As if the rule gave, for these updates, no step at all: compared with a loop that does so."""
     overrides = (*IRIS, f"optimizer={optimizer}", "optimizer.lr=0.1", "dashboard=off")
     skipping = fit(*overrides, *PLANTED, "on_nonfinite=skip")
-    assert skipping.network.skipped == 3  # once in each epoch
+    assert skipping.network.updates.skipped == 3  # once in each epoch
     assert skipping.trainer.global_step == 15
     plain = fit(*overrides, "trainer.max_steps=1")
     network, data = plain.network, plain.data
     fresh = fit(*overrides, "trainer.max_steps=1", "optimizer.lr=1e-30").network
     with torch.no_grad():
-        for mine, its in zip(network.trained, fresh.trained, strict=True):
+        for mine, its in zip(network.params, fresh.params, strict=True):
             mine.copy_(its)
     made = network.configure_optimizers()
     plan = data.plan()
@@ -91,13 +91,13 @@ def test_a_skipped_update_changes_nothing_but_the_count(
         if spoiled in order.tolist():
             continue
         X, Y = inputs[order], targets[order]
-        activations = network.forward_pass(network.params, X)
+        activations = network.updates.forward_pass(network.params, X)
         with torch.no_grad():
-            gradients = network.rule(network.params, activations, X, Y)  # pyright: ignore
-            for parameter, name in zip(network.trained, ("dW1", "db1", "dW2", "db2"), strict=True):
+            gradients = network.updates.rule(network.params, activations, X, Y)  # pyright: ignore
+            for parameter, name in zip(network.params, ("dW1", "db1", "dW2", "db2"), strict=True):
                 parameter.grad = getattr(gradients, name)
             made.step()
-    for mine, its in zip(skipping.network.trained, network.trained, strict=True):
+    for mine, its in zip(skipping.network.params, network.params, strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
     answer = train(*overrides, *PLANTED, "on_nonfinite=skip", "logger=none")
     assert answer.code == 0, answer.err
@@ -126,10 +126,10 @@ def test_an_epoch_of_skipped_updates_alone_stops_the_run(
 
 
 def test_fewer_skipped_updates_in_a_row_do_not_stop_the_run() -> None:
-    streak, ends = nonfinite.Streak(), []
+    streak, ends = nonfinite.Streak(longest=3), []
     for update in (1, 2, 4, 5, 7, 8, 9):
         try:
-            streak.add(NonFinite(update, "W1", [], []), 3)
+            streak.add(NonFinite(update, "W1", [], []))
         except NonFinite as stopped:
             ends.append((stopped.update, stopped.in_a_row))
     assert ends == [(9, 3)]
@@ -214,9 +214,11 @@ def test_looking_closely_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None
     overrides = (*IRIS, "optimizer=adam", "scheduler=step", "scheduler.interval=step")
     plain = fit(*overrides)
     looked: list[int] = []
-    monkeypatch.setattr("handgrad.module.all_finite", lambda parameters: looked.append(1) or False)
+    monkeypatch.setattr(
+        "handgrad.training.updates.all_finite", lambda parameters: looked.append(1) or False
+    )
     careful = fit(*overrides)
     assert looked
-    for mine, its in zip(plain.network.trained, careful.network.trained, strict=True):
+    for mine, its in zip(plain.network.params, careful.network.params, strict=True):
         assert torch.equal(mine, its)
     assert plain.network.published == careful.network.published

@@ -307,7 +307,7 @@ def test_a_fraction_of_a_part_is_a_fraction_of_its_examples(train: Train) -> Non
     assert answer.code == 0, answer.err
     fitted = fit(*IRIS, "trainer.max_epochs=2")
     checkpoint_of = torch.load(answer.folder / "checkpoints" / "last.ckpt", weights_only=True)
-    for mine, its in zip(fitted.network.trained, checkpoint_of["state_dict"].values(), strict=True):
+    for mine, its in zip(fitted.network.params, checkpoint_of["state_dict"].values(), strict=True):
         assert torch.equal(mine, its)
     X, Y = fitted.data.parts["val"].rows(slice(len(fitted.data.parts["val"]) // 2))
     with torch.no_grad():

@@ -19,7 +19,7 @@ from handgrad.dashboard.scalars import Scalars, Watched
 from handgrad.dashboard.sections import layout
 from handgrad.dashboard.time_budget import allowances
 from handgrad.module import TwoLayerNetwork
-from handgrad.training.updates import Seen
+from handgrad.training.updates import MicrobatchResult
 
 FLUSH_SECONDS = 1.0  # until TensorBoard sees what was written; each time costs some
 
@@ -96,7 +96,9 @@ class Dashboard(Callback):
         assert isinstance(pl_module, TwoLayerNetwork)
         last = trainer.global_step + len(batch.updates)
         due = last == 1 or last % trainer.log_every_n_steps == 0  # pyright: ignore - set late
-        pl_module.watched = due and trainer.is_global_zero and self.allowances["scalars"].affords()
+        pl_module.updates.keeps_before = (
+            due and trainer.is_global_zero and self.allowances["scalars"].affords()
+        )
 
     @override
     def on_train_batch_end(
@@ -108,7 +110,7 @@ class Dashboard(Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
-        seen, before = pl_module.last_seen, pl_module.before
+        seen, before = pl_module.updates.result, pl_module.updates.before
         if before is None or seen is None:  # not due, or this device's share is empty
             return
         with self.allowances["scalars"].spending():
@@ -120,7 +122,7 @@ class Dashboard(Callback):
                 gradients=unscaled(seen),
                 inputs=seen.X,
                 targets=seen.Y,
-                step_gradient=[each.grad for each in pl_module.trained if each.grad is not None],
+                step_gradient=[each.grad for each in pl_module.params if each.grad is not None],
                 examples=update.examples,
                 learning_rate=trainer.optimizers[0].param_groups[0]["lr"],
                 cost=pl_module.cost,
@@ -156,9 +158,9 @@ class Dashboard(Callback):
     def draw_histograms(self, trainer: L.Trainer, network: TwoLayerNetwork) -> None:
         """Write the histograms, where they are affordable."""
         allowance = self.allowances["histograms"]
-        if self.logs and network.last_seen is not None and allowance.affords():
+        if self.logs and network.updates.result is not None and allowance.affords():
             with allowance.spending():
-                seen = network.last_seen
+                seen = network.updates.result
                 drawn = histograms(network.params, seen.activations, unscaled(seen))
                 for log in self.logs:
                     log.write(drawn, trainer.global_step)
@@ -215,7 +217,7 @@ def copied(network: TwoLayerNetwork) -> Parameters:
     return Parameters(*(each.detach().clone() for each in network.params))
 
 
-def unscaled(seen: Seen) -> Gradients:
+def unscaled(seen: MicrobatchResult) -> Gradients:
     """The gradients without the loss scale of 16-mixed."""
     if seen.scale == 1:
         return seen.gradients

@@ -87,11 +87,11 @@ def evaluate(
     trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData, part: str, decay: float
 ) -> dict[str, float]:
     """The network's figures on one part, over all devices."""
-    tally = Tally(network.cost, network.window.multilabel)
+    tally = Tally(network.cost, network.evaluation.multilabel)
     deviation = torch.zeros((), device=network.device)
     for inputs, targets in data.chunks(part):
         if len(inputs):
-            activations: Activations = network.forward_pass(network.params, inputs)
+            activations: Activations = network.updates.forward_pass(network.params, inputs)
             tally.add(activations, targets)
             deviation = torch.maximum(deviation, (activations.A2 - targets).abs().max().float())
     sums = tally.read(network.device)
@@ -105,10 +105,10 @@ def evaluate(
 
 def probe(network: TwoLayerNetwork, data: ExampleData) -> dict[str, float]:
     """What the rule that trains gives on the first training examples."""
-    assert network.rule is not None, "training has a rule"
+    assert network.updates.rule is not None, "training has a rule"
     params, (X, Y) = network.params, data.parts["train"].rows(slice(0, PROBED))
-    activations = network.forward_pass(params, X)
-    given = network.rule(params, activations, X, Y)
+    activations = network.updates.forward_pass(params, X)
+    given = network.updates.rule(params, activations, X, Y)
     true = backprop.backward(params, activations, X, Y, dz2=network.cost.dz2)
     return {
         "speed/hidden": float(given.db1.norm()),

@@ -16,10 +16,10 @@ from handgrad.audit.judge import Report, audit
 from handgrad.audit.rule_output import call_rule
 from handgrad.backprop import Gradients, backward
 from handgrad.config.errors import WrongGradient
+from handgrad.data.batches import Block, Update
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.tables import print_report
 from handgrad.statistics.gradients import angle
-from handgrad.training.updates import Block, Update
 
 AUDITED_ROWS = 256  # of a batch at most: the audit works in float64
 LARGEST = 1e16  # stands for an infinite residual on the charts
@@ -116,13 +116,15 @@ class LiveCheck(Callback):
             return None
         X, Y = examples
         with trainer.precision_plugin.forward_context(), torch.no_grad():
-            activations = network.forward_pass(network.params, X)
-            assert network.rule is not None, "training has a rule"
-            return audit(network.rule, network.params, X, Y, network.cost, activations=activations)
+            activations = network.updates.forward_pass(network.params, X)
+            assert network.updates.rule is not None, "training has a rule"
+            return audit(
+                network.updates.rule, network.params, X, Y, network.cost, activations=activations
+            )
 
     def checksums(self, trainer: L.Trainer, network: TwoLayerNetwork) -> dict[str, float]:
         """The last gradient's residuals over what rounding explains; nothing for an empty share."""
-        seen = network.last_seen
+        seen = network.updates.result
         if seen is None or seen.gradients.dz1 is None:
             return {}
         assert self.generator is not None
@@ -165,12 +167,12 @@ class LiveCheck(Callback):
         self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
     ) -> None:
         """Write how far each line that deviates on purpose turns from the true one, in degrees."""
-        rule = network.rule
+        rule = network.updates.rule
         if rule is None or examples is None or not getattr(rule, "deviates", ()):
             return
         X, Y = examples
         with trainer.precision_plugin.forward_context(), torch.no_grad():
-            params, activations = network.params, network.forward_pass(network.params, X)
+            params, activations = network.params, network.updates.forward_pass(network.params, X)
             given = call_rule(rule, params, activations, X, Y).values
             true = backward(params, activations, X, Y, dz2=network.cost.dz2)
         figures = {

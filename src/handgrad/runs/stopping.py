@@ -43,7 +43,7 @@ class SignalStop(Checkpoint):
         assert isinstance(pl_module, TwoLayerNetwork)
         signals.hold()
         if trainer.world_size == 1:
-            pl_module.is_asked_to_stop = lambda: signals.received() > 0
+            pl_module.updates.is_asked_to_stop = lambda: signals.received() > 0
 
     @override
     def on_train_batch_end(

@@ -24,7 +24,7 @@ from handgrad.data.checks import available_memory
 from handgrad.data.module import ExampleData
 from handgrad.devices import equal_weights
 from handgrad.devices.lightning import take_over_signals
-from handgrad.module import TwoLayerNetwork
+from handgrad.module import Schedule, TwoLayerNetwork
 from handgrad.runs import loading
 from handgrad.runs.checkpoint_content import data_node
 from handgrad.runs.checkpoint_file import CheckpointFiles
@@ -32,6 +32,7 @@ from handgrad.runs.checkpointing import BestCheckpoint, LastCheckpoint, Patience
 from handgrad.runs.curves import LearningCurves
 from handgrad.runs.progress import TrainingProgress
 from handgrad.runs.stopping import SignalStop
+from handgrad.training.updates import UpdateSettings
 
 CACHED_ACTIVATIONS = 2**19  # numbers of a hidden layer that stay in a processor's cache
 SMALLEST_PIECE = 1000  # rows: fewer take long to add, more exceed autograd's memory
@@ -89,12 +90,10 @@ def microbatch(config: dict[str, Any]) -> int | None:
 
 def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
     """The network that fits the data, with its rule and its optimizer."""
-    optimizer, scheduler = dict(config["optimizer"]), dict(config["scheduler"])
+    optimizer = dict(config["optimizer"])
     model = config["model"]
     check_sizes(model["hidden"], examples)
-    clip_norm = optimizer.pop("clip_norm")
     optimizer.pop("accumulate")
-    interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
     with bad_input():
         guarded = instantiate(config["backward"], _partial_=True)
         # Hydra's partial would authorize each call of the rule that it gives anew: 0.2 ms.
@@ -109,16 +108,25 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
             cost=config["cost"],
             multilabel=examples.examples.multi_label,
             rule=rule,
-            weight_decay=optimizer.pop("weight_decay", None),
+            settings=UpdateSettings(
+                weight_decay=optimizer.pop("weight_decay", None),
+                clip_norm=optimizer.pop("clip_norm"),
+                slots=examples.plan().places if examples.ordered else None,
+                on_nonfinite=config["on_nonfinite"],
+                compile=model["compile"],
+            ),
             optimizer=instantiate(optimizer, _partial_=True),
-            scheduler=instantiate(scheduler, _partial_=True) if scheduler["_target_"] else None,
-            scheduler_interval=interval,
-            scheduler_monitor=monitor,
-            clip_norm=clip_norm,
-            on_nonfinite=config["on_nonfinite"],
-            ordered_sums=examples.plan().places if examples.ordered else None,
-            compile=model["compile"],
+            schedule=schedule(config["scheduler"]),
         )
+
+
+def schedule(node: dict[str, Any]) -> Schedule | None:
+    """Return the schedule of the learning rate; None where it stays constant."""
+    scheduler = dict(node)
+    interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
+    if not scheduler["_target_"]:
+        return None
+    return Schedule(instantiate(scheduler, _partial_=True), interval, monitor)
 
 
 def check_sizes(hidden: int, data: ExampleData) -> None:

@@ -40,11 +40,13 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """
     hide_hints()
     network, X, Y = subject(config, overrides, folder)
-    assert network.rule is not None, "the configuration names a rule"
+    assert network.updates.rule is not None, "the configuration names a rule"
     params = Parameters(*(parameter.detach() for parameter in network.params))
-    probes = [audit_probes(network.rule, network.cost, d) for d in (torch.float32, torch.float64)]
-    report = worst([*probes, audit(network.rule, params, X, Y, network.cost)])
-    evidence = numerical_evidence(network.rule, params, X, Y, network.cost)
+    probes = [
+        audit_probes(network.updates.rule, network.cost, d) for d in (torch.float32, torch.float64)
+    ]
+    report = worst([*probes, audit(network.updates.rule, params, X, Y, network.cost)])
+    evidence = numerical_evidence(network.updates.rule, params, X, Y, network.cost)
     unproved = [line.name for line in report.lines if not line.ok]
     wrong = list(report.wrong) or unproved or contradicted(report, evidence)
     title = f"{config['backward']['_target_']}: each line against autograd, all against evidence"
@@ -122,8 +124,10 @@ def report_losses(
 ) -> None:
     """What formats of fewer bits lose: on the terminal, in TensorBoard, and as precision.csv."""
     device = build.trainer(config, folder, extra=[]).strategy.root_device
-    assert network.bind_rule is not None, "the configuration names a rule"
-    losses = number_formats.measure(network.bind_rule, network.params, X, Y, network.cost, device)
+    assert network.updates.bind_rule is not None, "the configuration names a rule"
+    losses = number_formats.measure(
+        network.updates.bind_rule, network.params, X, Y, network.cost, device
+    )
     print_losses(losses, f"Each line against float64, {len(X)} examples, on {device}")
     table = pd.DataFrame(losses)
     table.to_csv(folder / "precision.csv", index=False)

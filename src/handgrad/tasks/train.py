@@ -115,7 +115,7 @@ def train(training: Training, config: dict[str, Any], folder: Path) -> None:
 
 def room(network: TwoLayerNetwork) -> int:
     """Bytes of a checkpoint, with an optimizer's two averages of each gradient."""
-    return 3 * sum(each.nbytes for each in network.trained)
+    return 3 * sum(each.nbytes for each in network.params)
 
 
 def fit_and_test(
@@ -139,8 +139,8 @@ def fit_and_test(
         "run/fit_seconds": seconds,
         "run/devices": trainer.world_size,
     }
-    if network.on_nonfinite == "skip":
-        ran["run/skipped_updates"] = network.skipped
+    if network.updates.settings.on_nonfinite == "skip":
+        ran["run/skipped_updates"] = network.updates.skipped
     for logger in trainer.loggers:
         logger.log_metrics(ran, step=updates)
         logger.save()

@@ -21,7 +21,7 @@ LARGEST = 2**23  # bytes of a recording's results: beyond that, arithmetic is wh
 SHAPES = 4  # recorded at most: whole batches, the short last one, their pieces
 
 
-class CannotRecord(Exception):
+class CannotCapture(Exception):
     """A function makes an operation that cannot be made again into the same storage."""
 
 
@@ -38,7 +38,7 @@ class Listener(TorchDispatchMode):
     """Notes all operations that are made while it is entered, and keeps their results.
 
     Raises:
-        CannotRecord: as soon as the results take more storage than pays.
+        CannotCapture: as soon as the results take more storage than pays.
     """
 
     def __init__(self) -> None:
@@ -53,11 +53,11 @@ class Listener(TorchDispatchMode):
         if isinstance(result, Tensor) and not func.is_view:
             self.bytes += result.nbytes
         if self.bytes > LARGEST:
-            raise CannotRecord("its results are large")
+            raise CannotCapture("its results are large")
         return result
 
 
-class Recording:
+class Capture:
     """A function of X and Y for one number of rows, by its operations.
 
     What it returns is overwritten when it is called again.
@@ -68,7 +68,7 @@ class Recording:
         Y: targets, (m, n_y).
 
     Raises:
-        CannotRecord: if it makes others than of tensors into new tensors, if they take more
+        CannotCapture: if it makes others than of tensors into new tensors, if they take more
             storage than pays, or if making them again gives other bits.
     """
 
@@ -88,7 +88,7 @@ class Recording:
         again = self(X, Y)
         pairs = zip((*expected[0], *expected[1]), (*again[0], *again[1]), strict=True)
         if not all(torch.equal(one, other) for one, other in pairs):
-            raise CannotRecord("made again, it gives other bits")
+            raise CannotCapture("made again, it gives other bits")
 
     def note(self, made: Made, X: Tensor, Y: Tensor) -> None:
         """Turn an operation into a step; a view of kept storage needs none."""
@@ -97,7 +97,7 @@ class Recording:
         if made.operation.is_view and not late:
             return
         if made.operation.is_view or made.operation._schema.is_mutable:
-            raise CannotRecord(f"{made.operation} writes into its arguments, or looks at them")
+            raise CannotCapture(f"{made.operation} writes into its arguments, or looks at them")
         function, arguments = into_storage(made, given)
         self.steps.append((function, arguments, {**made.keywords, "out": made.result}))
         for place, argument in enumerate(arguments):
@@ -127,11 +127,11 @@ def share_storage(heard: list[Made], needed: list[Tensor]) -> None:
         needed: what is read after all of them.
 
     Raises:
-        CannotRecord: if one of them gives something else than a tensor.
+        CannotCapture: if one of them gives something else than a tensor.
     """
     for made in heard:
         if not isinstance(made.result, Tensor):
-            raise CannotRecord(f"{made.operation} gives no tensor")
+            raise CannotCapture(f"{made.operation} gives no tensor")
     last_read = {where(each): number for number, made in enumerate(heard) for each in read_by(made)}
     last_read |= {where(each): len(heard) for each in needed}
     ours: set[int] = set()
@@ -176,7 +176,7 @@ def into_storage(made: Made, given: list[Any]) -> tuple[Callable[..., Tensor], l
     """The function that makes an operation into given storage, and its arguments.
 
     Raises:
-        CannotRecord: if PyTorch has none.
+        CannotCapture: if PyTorch has none.
     """
     name = made.operation._schema.name.removeprefix("aten::")
     if name == "rsub" and len(given) == 2:  # 1 - A1, which has no such form of its own
@@ -185,11 +185,11 @@ def into_storage(made: Made, given: list[Any]) -> tuple[Callable[..., Tensor], l
         given = [each if isinstance(each, Tensor) else scalar(each, made.result) for each in given]
     function = getattr(torch, name, None)
     if function is None:
-        raise CannotRecord(f"{made.operation} has no form for given storage")
+        raise CannotCapture(f"{made.operation} has no form for given storage")
     try:
         function(*given, **made.keywords, out=torch.empty_like(made.result))
     except (TypeError, RuntimeError) as error:
-        raise CannotRecord(f"{made.operation} has no form for given storage") from error
+        raise CannotCapture(f"{made.operation} has no form for given storage") from error
     return function, given
 
 
@@ -198,11 +198,11 @@ def scalar(number: float, result: Tensor) -> Tensor:
     return torch.tensor(number, dtype=result.dtype, device=result.device)
 
 
-class Recorded:
+class Captured:
     """A function of X and Y that is recorded for each number of rows, where that can be.
 
     Args:
-        function: as for `Recording`.
+        function: as for `Capture`.
     """
 
     def __init__(self, function: Equations) -> None:
@@ -219,8 +219,8 @@ class Recorded:
         known = self.function
         if len(self.known) < SHAPES:
             try:
-                known = Recording(self.function, X, Y)
-            except CannotRecord:
+                known = Capture(self.function, X, Y)
+            except CannotCapture:
                 known = self.function
             self.known[X.shape[0]] = known
         return known

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
-from torch.nn import Parameter
 
 from handgrad.backprop import Cost, Gradients
 
@@ -59,7 +58,7 @@ class GradientSum:
         places: partial sums over all devices.
     """
 
-    def __init__(self, parameters: Iterable[Parameter], places: int = 1) -> None:
+    def __init__(self, parameters: Iterable[Tensor], places: int = 1) -> None:
         self.parameters = list(parameters)
         sizes = [parameter.numel() for parameter in self.parameters]
         first = self.parameters[0]

@@ -28,6 +28,10 @@ class Sums(NamedTuple):
         """The share of right answers."""
         return self.right / self.examples
 
+    def tagged(self, split: str) -> dict[str, float]:
+        """Return cost and accuracy of a split under their tags."""
+        return {f"cost/{split}": self.cost, f"accuracy/{split}": self.accuracy}
+
     def plus(self, other: "Sums") -> "Sums":
         """Both together."""
         cost_sum = self.cost_sum + other.cost_sum

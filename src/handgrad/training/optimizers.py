@@ -1,6 +1,6 @@
 """Plain descent, and how the configured optimizer gets W1, b1, W2, b2: decay on weights alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,8 +47,8 @@ class GradientDescent(torch.optim.Optimizer):
 
 def build(
     factory: OptimizerFactory,
-    weights: list[torch.nn.Parameter],
-    biases: list[torch.nn.Parameter],
+    weights: list[Tensor],
+    biases: list[Tensor],
     weight_decay: float | None,
 ) -> torch.optim.Optimizer:
     """The optimizer over weights and biases.
@@ -92,7 +92,7 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     return isinstance(optimizer, torch.optim.LBFGS)
 
 
-def clip(parameters: list[torch.nn.Parameter], norm: float | None) -> None:
+def clip(parameters: Sequence[Tensor], norm: float | None) -> None:
     """Scale all gradients together so that their norm is at most `norm`; None leaves them."""
     if norm is not None:
         for parameter in parameters:  # the rule's own tensors are still to be checked

@@ -1,38 +1,386 @@
-"""What training is given, a block of updates at a time, and what one piece of it goes through."""
+"""One update: differentiate each microbatch, add up, clip, step, and look for what is not finite.
 
-from typing import Any, NamedTuple, Protocol
+Nothing here knows Lightning, so that a plain loop can drive it:
+
+    updates = Updates(params, cross_entropy, closed_form, UpdateSettings())
+    updates.start(GradientDescent(params, lr=0.1), updates_per_epoch=100)
+    for block in blocks:
+        updates.make(block)
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
-from handgrad.backprop import Activations, Gradients
+from handgrad import backprop
+from handgrad.backprop import Activations, Cost, Gradients, Parameters
+from handgrad.data.batches import Block, Update
+from handgrad.training import optimizers
+from handgrad.training.capture import Captured, Equations
+from handgrad.training.gradients import GradientSum, LossScale, write
+from handgrad.training.metrics import Tally
+from handgrad.training.nonfinite import NonFinite, Streak, Witness, all_finite
 
-
-class Update(Protocol):
-    """The examples of one update: this device's pieces, and how many there are on all devices."""
-
-    group: slice
-    pieces: tuple[slice, ...]
-    places: tuple[int, ...]
-    examples: int
-
-
-class Block(Protocol):
-    """Several consecutive updates."""
-
-    updates: tuple[Update, ...]
-    rows: np.ndarray  # the examples' positions in the training part
-
-    def examples(self, update: Any) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of an update's group, on the device."""
-        ...
+Forward = Callable[[Parameters, Tensor], Activations]
+Rule = Callable[[Parameters, Activations, Tensor, Tensor], Gradients]
+RuleFactory = Callable[..., Rule]  # takes the cost that trains
 
 
-class Seen(NamedTuple):
-    """What one piece of an update went through."""
+class MicrobatchResult(NamedTuple):
+    """The forward and backward pass over one microbatch, with what went in."""
 
     activations: Activations
     gradients: Gradients
     X: Tensor
     Y: Tensor
-    scale: float  # of the gradients; 1 but for 16-mixed
+    scale: float  # of the gradients; 1 except in 16-mixed
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How gradients become updates.
+
+    Attributes:
+        weight_decay: on the weights, not on the biases; None where the optimizer has none.
+        clip_norm: bound on the norm of the whole gradient.
+        slots: partial sums of an update that are added in their order, so that the number of
+            devices does not change the last bit; None where the order is free.
+        on_nonfinite: "stop" or "skip" an update with a value that is not finite.
+        compile: whether forward and the rule go through torch.compile.
+    """
+
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    slots: int | None = None
+    on_nonfinite: str = "stop"
+    compile: bool = False
+
+
+class Updates:
+    """Makes the updates of a training, a block at a time, without autograd.
+
+    Args:
+        params: W1, b1, W2, b2, which are moved.
+        cost: that trains.
+        rule: takes the cost and returns the backward rule.
+        settings: how gradients become updates.
+        multilabel: as for `Tally`.
+
+    Attributes:
+        rule: the backward rule, as it is audited.
+        tally: cost and accuracy of the examples seen since it was read.
+        done: updates made since the start of the training.
+        skipped: updates left out among them.
+        result: of the last microbatch of the newest update; None where there is nothing to judge.
+        before: a copy of the parameters before a block's last update, if `keeps_before`.
+        is_asked_to_stop: asked after each update of a block.
+        report_skip: told how many updates were left out, and the newest one's number.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        cost: Cost,
+        rule: RuleFactory,
+        settings: UpdateSettings,
+        *,
+        multilabel: bool = False,
+    ) -> None:
+        self.params, self.cost, self.settings = params, cost, settings
+        self.forward_pass: Forward = backprop.forward
+        if settings.compile:
+            self.forward_pass = torch.compile(backprop.forward)
+        self.bind(rule)
+        self.tally = Tally(cost, multilabel)
+        self.done = self.skipped = 0
+        self.result: MicrobatchResult | None = None
+        self.keeps_before = False
+        self.before: Parameters | None = None
+        self.loss_scale: LossScale | None = None
+        self.is_asked_to_stop: Callable[[], bool] = lambda: False
+        self.report_skip: Callable[[int, int], None] = lambda skipped, update: None
+
+    def bind(self, rule: RuleFactory) -> None:
+        """Take a rule to train with, which gets the cost once."""
+        self.bind_rule = rule
+        self.rule = self.backward_pass = rule(self.cost)
+        if self.settings.compile:
+            self.backward_pass = torch.compile(self.rule)
+
+    def build_optimizer(self, factory: optimizers.OptimizerFactory) -> torch.optim.Optimizer:
+        """Build the optimizer of the parameters, with weight decay on the weights alone."""
+        W1, b1, W2, b2 = self.params
+        return optimizers.build(factory, [W1, W2], [b1, b2], self.settings.weight_decay)
+
+    def start(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        updates_per_epoch: int,
+        done: int = 0,
+        scheduler: Any = None,
+        scaler: GradScaler | None = None,
+        capture: bool = False,
+    ) -> None:
+        """Get ready for the first block, on the device where the parameters lie now.
+
+        Args:
+            optimizer: of the parameters.
+            updates_per_epoch: after so many skipped updates in a row the training stops.
+            done: updates made before.
+            scheduler: of the learning rate, where it takes a step after each update.
+            scaler: of 16-mixed.
+            capture: whether forward and the rule may be captured: a rule that makes the same
+                operations at each call, on the CPU, in one precision.
+        """
+        slots = self.settings.slots
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.alone = slots is None and not several
+        self.sum = GradientSum(self.params, slots or 1)
+        self.optimizer, self.scheduler, self.done = optimizer, scheduler, done
+        self.saved = SavedState(self.params, optimizer, scheduler, self.tally)
+        self.streak = Streak(updates_per_epoch)
+        if scaler is not None:
+            self.loss_scale = LossScale(scaler)
+            self.backward_pass = self.bind_rule(self.loss_scale.scaled(self.cost))
+        captures = capture and not self.settings.compile
+        self.equations: Equations = Captured(self.compute) if captures else self.compute
+
+    @torch.no_grad()
+    def make(self, block: Block) -> int:
+        """Make all updates of a block, unless asked to stop.
+
+        Returns:
+            How many were made.
+
+        Raises:
+            NonFinite: if a value is not finite, unless such updates are to be skipped.
+        """
+        self.saved.take()
+        made = self._make_each(block, block.updates)
+        if not all_finite(self.params):
+            self.saved.restore()
+            made = self._make_carefully(block)
+        self.done += made
+        return made
+
+    def _make_each(self, block: Block, updates: Sequence[Update]) -> int:
+        """Make some updates of a block, unless asked to stop, and return how many were made."""
+        step = self._search if optimizers.needs_closure(self.optimizer) else self._step
+        result = self.result = self.before = None
+        made = 0
+        for made, update in enumerate(updates, 1):
+            result = None  # its memory serves the next update
+            if self.keeps_before and made == len(updates):
+                self.before = Parameters(*(each.detach().clone() for each in self.params))
+            result = step(block, update)
+            if self.scheduler is not None:
+                self.scheduler.step()
+            if self.is_asked_to_stop():
+                break
+        self.result = result
+        return made
+
+    def _step(self, block: Block, update: Update) -> MicrobatchResult | None:
+        """Make one update, of scaled gradients only where none overflowed.
+
+        Returns:
+            Its last microbatch, for the checks; None where there is nothing to judge.
+        """
+        result = self._differentiate(block, update, self.tally)
+        if self.loss_scale is not None:
+            return result if self.loss_scale.step(self.optimizer, self._clip) else None
+        if self.settings.clip_norm is not None:
+            self._clip()
+        self.optimizer.step()
+        return result
+
+    def _search(self, block: Block, update: Update) -> MicrobatchResult | None:
+        """Make one update with an optimizer that evaluates cost and gradient several times."""
+        before_the_update = [self.tally]
+        results: list[MicrobatchResult | None] = []
+
+        @torch.no_grad()
+        def evaluate() -> float:
+            tally = Tally(self.cost, self.tally.multilabel)
+            results.append(self._differentiate(block, update, tally, *before_the_update))
+            self._clip()
+            before_the_update.clear()
+            return tally.read(self.params.W1.device).cost
+
+        self.optimizer.step(evaluate)  # pyright: ignore[reportArgumentType] - LBFGS takes floats
+        return results[-1]
+
+    def _differentiate(
+        self, block: Block, update: Update, *tallies: Tally
+    ) -> MicrobatchResult | None:
+        """Write the gradient over all examples of an update, on all devices, to `.grad`.
+
+        Returns:
+            The last microbatch; None where this device's shard is empty.
+        """
+        alone = self.alone and len(update.pieces) == 1
+        if not alone:
+            self.sum.clear()
+        inputs, targets = block.examples(update)
+        result = None
+        for rows, slot in zip(update.pieces, update.places, strict=True):
+            result = None  # its memory serves the next microbatch
+            result = self._differentiate_microbatch(inputs[rows], targets[rows], *tallies)
+            if alone:
+                write(self.params, result.gradients)
+            else:
+                self.sum.add(result.gradients, len(result.X), slot)
+        if not alone:
+            self.sum.write_mean(update.examples)
+        return result
+
+    def _differentiate_microbatch(self, X: Tensor, Y: Tensor, *tallies: Tally) -> MicrobatchResult:
+        """Run the equations on one microbatch, counted by the tallies."""
+        if self.settings.slots is not None:
+            # Where a tensor begins in memory can change the rounding of its products.
+            X, Y = X.clone(), Y.clone()
+        activations, gradients = self.equations(X, Y)
+        for tally in tallies:
+            tally.add(activations, Y)
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        return MicrobatchResult(activations, gradients, X, Y, scale)
+
+    def compute(self, X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
+        """Run forward, then the rule."""
+        for parameter in self.params:
+            parameter.grad = None  # its memory serves this gradient
+        activations = self.forward_pass(self.params, X)
+        return activations, self.backward_pass(self.params, activations, X, Y)
+
+    def _clip(self) -> None:
+        optimizers.clip(self.params, self.settings.clip_norm)
+
+    def _make_carefully(self, block: Block) -> int:
+        """Make a block's updates from the state before it, looking at every line.
+
+        Returns:
+            How many were made.
+
+        Raises:
+            NonFinite: at the first value that is not finite, or, if such updates are to be
+                skipped, where an epoch's worth of them was.
+        """
+        made = 0
+        for made, update in enumerate(block.updates, 1):
+            group = block.rows[update.group]
+            rows = np.concatenate([group[:0], *(group[each] for each in update.pieces)])
+            self.saved.take()
+            witness = Witness(self.cost, rows, scaled=self.loss_scale is not None)
+            with self._watched_by(witness):
+                self._make_each(block, [update])
+            witness.look(**self.params._asdict())
+            found = witness.verdict(self.done + made)
+            searches = optimizers.needs_closure(self.optimizer)  # also where nothing is finite
+            if found is not None and not (searches and all_finite(self.params)):
+                self._leave_out(found)
+            if self.is_asked_to_stop():
+                break
+        return made
+
+    @contextmanager
+    def _watched_by(self, witness: Witness) -> Iterator[None]:
+        """Let a witness look at what forward and the rule are given and return."""
+        forward_pass, backward_pass, equations = (
+            self.forward_pass,
+            self.backward_pass,
+            self.equations,
+        )
+        self.forward_pass = witness.of_forward(forward_pass)
+        self.backward_pass = witness.of_backward(backward_pass)
+        self.equations = self.compute
+        try:
+            yield
+        finally:
+            self.forward_pass, self.backward_pass = forward_pass, backward_pass
+            self.equations = equations
+
+    def _leave_out(self, found: NonFinite) -> None:
+        """Undo an update and count it, or stop there.
+
+        Raises:
+            NonFinite: where the training is to stop.
+        """
+        self.saved.restore()
+        if self.settings.on_nonfinite == "stop":
+            raise found
+        self.result = None
+        self.skipped += 1
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.report_skip(self.skipped, found.update)
+        self.streak.add(found)
+
+
+class SavedState:
+    """Keeps parameters, optimizer, schedule and tally as they were before some updates.
+
+    Args:
+        params: W1, b1, W2, b2.
+        optimizer: of them.
+        scheduler: of the optimizer; None where it takes no step between the updates.
+        tally: of the examples seen.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        tally: Tally,
+    ) -> None:
+        self.params, self.optimizer = params, optimizer
+        self.scheduler, self.tally = scheduler, tally
+        self.copies: list[Tensor] = []
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Keep the present state."""
+        states = {name: dict(state) for name, state in self.optimizer.state.items()}
+        changed_in_place = [
+            each for state in states.values() for each in state.values() if isinstance(each, Tensor)
+        ]
+        kept = [*self.params, *changed_in_place]
+        if len(kept) != len(self.copies):  # an optimizer makes its state in its first step
+            self.copies = [torch.empty_like(each) for each in kept]
+        torch._foreach_copy_(self.copies, kept)
+        self.kept, self.states = kept, _with_lists_copied(states)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = None if self.scheduler is None else dict(self.scheduler.state_dict())
+        self.pending = (list(self.tally.pending), self.tally.pending_size, self.tally.sums)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to the state that was kept."""
+        torch._foreach_copy_(self.kept, self.copies)
+        self.optimizer.state.clear()
+        self.optimizer.state.update(_with_lists_copied(self.states))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(self.schedule)
+        pending, self.tally.pending_size, self.tally.sums = self.pending
+        self.tally.pending = list(pending)
+        for parameter in self.params:
+            parameter.grad = None
+
+
+def _with_lists_copied(states: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Copy the lists in an optimizer's states: L-BFGS appends to its own."""
+    return {
+        name: {k: copy.copy(v) if isinstance(v, list) else v for k, v in state.items()}
+        for name, state in states.items()
+    }

@@ -14,7 +14,7 @@ from handgrad.backprop import Activations, Gradients, Parameters, backward, forw
 from handgrad.devices import cpu
 from handgrad.tasks.benchmark.contender import Contender, Loop, Run
 from handgrad.tasks.benchmark.workload import Workload
-from handgrad.training.capture import Recorded
+from handgrad.training.capture import Captured
 from handgrad.training.gradients import write
 from handgrad.training.optimizers import GradientDescent
 
@@ -35,7 +35,7 @@ class HandWritten(Loop):
             activations = forward(params, X)
             return activations, backward(params, activations, X, Y)
 
-        equations, shape = Recorded(compute), self.work.shape
+        equations, shape = Captured(compute), self.work.shape
         sizes = (shape.batch_size, shape.in_features, shape.hidden_features)
         with cpu.one(not cpu.are_worth_it(*sizes)):
             for X, Y in batches:

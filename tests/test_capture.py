@@ -14,7 +14,7 @@ from handgrad import backprop, rules
 from handgrad.backprop import Activations, Cost, Gradients, Parameters, backward, forward
 from handgrad.rules import feedback
 from handgrad.rules.feedback import Rule
-from handgrad.training.capture import CannotRecord, Equations, Recorded, Recording
+from handgrad.training.capture import CannotCapture, Capture, Captured, Equations
 
 RULES: dict[str, Callable[[Cost], Rule]] = {
     "closed_form": rules.closed_form,
@@ -63,7 +63,7 @@ def test_a_recording_gives_the_bits_of_the_equations_wherever_descent_goes(
     compute = equations(params, RULES[rule](COSTS[cost]))
     block = numbers(4 * m, n_x, seed=8, dtype=dtype)
     targets = numbers(4 * m, n_y, seed=9, dtype=dtype).sigmoid()
-    recording = Recording(compute, block[:m], targets[:m])
+    recording = Capture(compute, block[:m], targets[:m])
     for start in range(m, 4 * m, m):
         X, Y = block[start : start + m], targets[start : start + m]
         expected = compute(X, Y)
@@ -75,9 +75,9 @@ def test_a_recording_gives_the_bits_of_the_equations_wherever_descent_goes(
 def test_one_operation_left_out_of_a_recording_is_seen() -> None:
     params = params_of(5, 4, 3)
     compute, X, Y = equations(params, rules.closed_form(backprop.quadratic)), *data(6, 5, 3)
-    recording = Recording(compute, X, Y)
+    recording = Capture(compute, X, Y)
     for left_out in range(len(recording.steps)):
-        broken = Recording(compute, X, Y)
+        broken = Capture(compute, X, Y)
         del broken.steps[left_out]
         other = data(6, 5, 3, seed=20)
         with pytest.raises(AssertionError):
@@ -122,9 +122,9 @@ def counts_its_calls(params: Parameters, a: Activations, X: Tensor, Y: Tensor) -
 )
 def test_what_cannot_be_made_again_is_not_recorded(rule: Rule) -> None:
     compute, (X, Y) = equations(params_of(5, 4, 3), rule), data(6, 5, 3)
-    with pytest.raises(CannotRecord):
-        Recording(compute, X, Y)
-    assert not isinstance(Recorded(compute).learnt(X, Y), Recording)
+    with pytest.raises(CannotCapture):
+        Capture(compute, X, Y)
+    assert not isinstance(Captured(compute).learnt(X, Y), Capture)
 
 
 def test_a_recording_keeps_what_is_read_later_and_little_else() -> None:
@@ -133,7 +133,7 @@ def test_a_recording_keeps_what_is_read_later_and_little_else() -> None:
         equations(params_of(5, n_h, 3), rules.closed_form(backprop.quadratic)),
         data(m, 5, 3),
     )
-    recording = Recording(compute, X, Y)
+    recording = Capture(compute, X, Y)
     outs = [keywords["out"] for _, _, keywords in recording.steps]
     places = {out.untyped_storage().data_ptr() for out in outs if out.shape == (m, n_h)}
     results = {each.untyped_storage().data_ptr() for part in recording.results for each in part}
@@ -150,7 +150,7 @@ def over_its_own_transpose(params: Parameters, a: Activations, X: Tensor, Y: Ten
 def test_an_operand_that_is_read_as_it_lies_otherwise_is_not_overwritten() -> None:
     params, (X, Y) = params_of(5, 4, 3), data(6, 5, 3)
     compute, others = equations(params, over_its_own_transpose), data(6, 5, 3, seed=20)
-    assert_same_bits(Recording(compute, X, Y)(*others), compute(*others))
+    assert_same_bits(Capture(compute, X, Y)(*others), compute(*others))
 
 
 def test_only_rules_known_to_be_the_same_each_time_are_recorded() -> None:
@@ -164,8 +164,8 @@ def test_only_rules_known_to_be_the_same_each_time_are_recorded() -> None:
 def test_large_results_are_not_kept() -> None:
     compute = equations(params_of(2, 3000, 2), rules.closed_form(backprop.cross_entropy))
     X, Y = data(800, 2, 2)
-    with pytest.raises(CannotRecord, match="large"):
-        Recording(compute, X, Y)
+    with pytest.raises(CannotCapture, match="large"):
+        Capture(compute, X, Y)
 
 
 @pytest.mark.parametrize("overrides", [(), ("data.microbatch=7",), ("optimizer.accumulate=3",)])
@@ -174,11 +174,11 @@ def test_training_with_recorded_equations_ends_at_the_same_bits(
 ) -> None:
     common = ("data.batch_size=32", "trainer.max_epochs=2", "dashboard=off", *overrides)
     recorded = fit(*common)
-    assert isinstance(recorded.network.equations, Recorded)
-    made = recorded.network.equations.known.values()
-    assert all(isinstance(each, Recording) for each in made)
-    monkeypatch.setattr(feedback, "makes_the_same_operations", lambda rule: False)
+    assert isinstance(recorded.network.updates.equations, Captured)
+    made = recorded.network.updates.equations.known.values()
+    assert all(isinstance(each, Capture) for each in made)
+    monkeypatch.setattr("handgrad.module.makes_the_same_operations", lambda rule: False)
     plain = fit(*common)
-    assert not isinstance(plain.network.equations, Recorded)
+    assert not isinstance(plain.network.updates.equations, Captured)
     for one, other in zip(recorded.network.params, plain.network.params, strict=True):
         assert torch.equal(one, other)
