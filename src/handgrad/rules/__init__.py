@@ -1,4 +1,4 @@
-"""Backward rules: what stands in the slot of `backprop.backward`."""
+"""Backward rules, each of which can replace `backprop.backward`."""
 
 from handgrad.rules.autograd_function import TwoLayerCost, two_layer_cost
 from handgrad.rules.feedback import (

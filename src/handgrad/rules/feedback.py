@@ -1,9 +1,8 @@
-"""Backward rules: what stands in the slot of `backprop.backward`.
+"""Backward rules that can replace `backprop.backward`, exact ones and ones with other feedback.
 
 A rule is any callable (params, activations, X, Y) -> Gradients, whose dW and db are means over the
-m rows given. Each factory here binds the cost that trains once, before training. A rule that
-leaves the equations on purpose says where: `deviates` names its lines, and the audit proves the
-others.
+m rows given. Each factory here binds the training cost once, before training. A rule that deviates
+from the equations on purpose names the lines in `deviates`, and the audit judges the others.
 """
 
 from collections.abc import Callable
@@ -25,47 +24,29 @@ from handgrad.backprop import (
     quadratic_dz2,
     require_shapes,
 )
-from handgrad.rules.planted import MISTAKES, mistake
-from handgrad.rules.user_function import custom
-
-__all__ = [
-    "MISTAKES",
-    "Feedback",
-    "FlatSpot",
-    "Rule",
-    "autograd",
-    "closed_form",
-    "custom",
-    "feedback_alignment",
-    "flat_spot",
-    "mistake",
-    "random_matrix",
-    "sign_concordant",
-    "sign_symmetric",
-]
 
 Rule = Callable[[Parameters, Activations, Tensor, Tensor], Gradients]
 
 
 def closed_form(cost: Cost) -> Rule:
-    """The equations themselves: `backprop.backward` with the cost's dz2."""
+    """Return the equations themselves, `backprop.backward` with the cost's dz2."""
     return partial(backward, dz2=cost.dz2)
 
 
 def autograd(cost: Cost) -> Rule:
-    """The reference: PyTorch differentiates the cost of the logits."""
-    return partial(differentiate, cost=cost)
+    """Return the reference rule, in which PyTorch differentiates the cost of the logits."""
+    return partial(_differentiate, cost=cost)
 
 
-def differentiate(
+def _differentiate(
     params: Parameters, activations: Activations, X: Tensor, Y: Tensor, *, cost: Cost
 ) -> Gradients:
-    """All six gradients of the cost by `torch.autograd`, also where gradients are switched off.
+    """Compute all six gradients of the cost by `torch.autograd`, also under `no_grad`.
 
-    The activations given are only checked: autograd needs a forward pass of its own to record.
+    The activations given are only checked, because autograd records a forward pass of its own.
 
     Raises:
-        ValueError: if a shape is wrong; the message has both shapes.
+        ValueError: if a shape is wrong. The message has both shapes.
     """
     require_shapes(params, X, Y, activations)
     with torch.enable_grad():
@@ -75,20 +56,20 @@ def differentiate(
         dz2, dW2, db2, dz1, dW1, db1 = torch.autograd.grad(
             J, (recorded.z2, leaves.W2, leaves.b2, recorded.z1, leaves.W1, leaves.b1)
         )
-    # J is a mean over m examples, dz2 and dz1 belong to one example's loss.
+    # J is a mean over m examples, but dz2 and dz1 belong to one example's loss.
     return Gradients(len(X) * dz2, dW2, db2, len(X) * dz1, dW1, db1)
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Errors return to the hidden layer through another matrix B than W2.
+    """Rule that sends errors back to the hidden layer through a matrix B in place of W2.
 
-    dz1 = B^T dz2 * sigma'(z1); all other lines are the textbook's.
+    Its line dz1 = B^T dz2 * sigma'(z1) replaces the textbook's. All other lines are the textbook's.
 
     Attributes:
-        cost: the cost that trains.
-        matrix: gives B (n_y, n_h) for the current W2 (n_y, n_h).
-        fixed: gives what no training changes in it, (n_y, n_h); None where there is no such thing.
+        cost: the training cost.
+        matrix: returns B (n_y, n_h) for the current W2 (n_y, n_h).
+        fixed: returns the part of B that training does not change, (n_y, n_h). None if B has none.
     """
 
     cost: Cost
@@ -99,80 +80,82 @@ class Feedback:
     def __call__(
         self, params: Parameters, activations: Activations, X: Tensor, Y: Tensor
     ) -> Gradients:
-        """The gradients, with B where `backward` has W2, which it uses in dz1 alone."""
+        """Return the six gradients. `backward` uses W2 in dz1 alone, so B can take its place."""
         B = self.matrix(params.W2)  # (n_y, n_h)
         return backward(params._replace(W2=B), activations, X, Y, dz2=self.cost.dz2)
 
 
 def random_matrix(W2: Tensor, *, seed: int, scale: float) -> Tensor:
-    """A matrix from U(-scale, scale) that fits W2: a pure function of seed, scale and shape."""
-    return drawn(seed, scale, W2.shape, W2.dtype, W2.device)
+    """Return a matrix shaped like W2 from U(-scale, scale), a function of seed, scale and shape."""
+    return _drawn(seed, scale, W2.shape, W2.dtype, W2.device)
 
 
 @lru_cache(maxsize=8)
-def drawn(
+def _drawn(
     seed: int, scale: float, shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """U(-scale, scale), in float64 on the CPU first, so that no device or dtype changes it."""
+    """Draw from U(-scale, scale) in float64 on the CPU, so that no device or dtype changes it."""
     matrix = torch.empty(shape, dtype=torch.float64, device="cpu")
     matrix.uniform_(-scale, scale, generator=torch.Generator().manual_seed(seed))
     return matrix.to(device=device, dtype=dtype)
 
 
-def as_given(W2: Tensor, *, B: Tensor) -> Tensor:
-    """A matrix that is there already, where W2 is."""
+def _like_weights(W2: Tensor, *, B: Tensor) -> Tensor:
+    """Return B in the dtype and on the device of W2."""
     return B.to(W2)
 
 
-def with_signs(W2: Tensor, *, fixed: Callable[[Tensor], Tensor]) -> Tensor:
-    """W2's signs with the magnitudes of a fixed matrix."""
+def _with_signs(W2: Tensor, *, fixed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return W2's signs with the magnitudes of a fixed matrix."""
     return torch.copysign(fixed(W2), W2)
 
 
-def fixed_matrix(seed: int, scale: float, B: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """The matrix B as a function of the W2 that it fits; drawn, if there is none yet."""
+def _fixed_matrix(seed: int, scale: float, B: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return a function of W2 that gives B, or a random matrix if there is no B yet."""
     if B is None:
         return partial(random_matrix, seed=seed, scale=scale)
-    return partial(as_given, B=B)
+    return partial(_like_weights, B=B)
 
 
 def feedback_alignment(
     cost: Cost, *, seed: int = 0, scale: float = 0.5, B: Tensor | None = None
 ) -> Feedback:
-    """Feedback alignment: errors return through a fixed random matrix, and W2 learns to fit it.
+    """Return feedback alignment: errors return through a fixed random matrix.
+
+    W2 learns to fit the matrix.
 
     T. Lillicrap, D. Cownden, D. Tweed, C. Akerman, Random synaptic feedback weights support error
     backpropagation for deep learning, Nature Communications 7:13276 (2016).
 
     Args:
-        cost: the cost that trains.
-        seed: of the matrix, which is a function of seed and shape alone.
+        cost: the training cost.
+        seed: seed of the matrix, which depends on seed, scale and shape alone.
         scale: the matrix is drawn from U(-scale, scale).
-        B: the matrix of a training that goes on, (n_y, n_h); None draws one.
+        B: the matrix of a resumed training, (n_y, n_h). None draws one.
     """
-    fixed = fixed_matrix(seed, scale, B)
+    fixed = _fixed_matrix(seed, scale, B)
     return Feedback(cost, fixed, fixed)
 
 
 def sign_symmetric(
     cost: Cost, *, seed: int = 0, scale: float = 0.5, B: Tensor | None = None
 ) -> Feedback:
-    """Sign symmetry: the feedback shares W2's signs but has fixed random magnitudes (frSF).
+    """Return sign-symmetric feedback with W2's signs and fixed random magnitudes (frSF).
 
     Q. Liao, J. Leibo, T. Poggio, How important is weight symmetry in backpropagation?, AAAI (2016).
 
     Args:
-        cost: the cost that trains.
-        seed: of the magnitudes, which are a function of seed and shape alone.
+        cost: the training cost.
+        seed: seed of the magnitudes, which depend on seed, scale and shape alone.
         scale: the magnitudes are drawn from U(0, scale).
-        B: whose magnitudes are those of a training that goes on, (n_y, n_h); None draws them.
+        B: the matrix with the magnitudes of a resumed training, (n_y, n_h). None draws them.
     """
-    fixed = fixed_matrix(seed, scale, B)
-    return Feedback(cost, partial(with_signs, fixed=fixed), fixed)
+    fixed = _fixed_matrix(seed, scale, B)
+    return Feedback(cost, partial(_with_signs, fixed=fixed), fixed)
 
 
 def sign_concordant(cost: Cost) -> Feedback:
-    """Uniform sign-concordant feedback (uSF): errors return through sign(W2).
+    """Return uniform sign-concordant feedback (uSF): errors return through sign(W2).
 
     Q. Liao, J. Leibo, T. Poggio, How important is weight symmetry in backpropagation?, AAAI (2016).
     """
@@ -181,11 +164,11 @@ def sign_concordant(cost: Cost) -> Feedback:
 
 @dataclass(frozen=True)
 class FlatSpot:
-    """Backpropagation with sigma' + offset wherever the textbook has sigma'.
+    """Rule with sigma' + offset wherever the textbook has sigma'.
 
     Attributes:
-        cost: the cost that trains; of the two, only the quadratic one has sigma' in dz2.
-        offset: what is added.
+        cost: the training cost. Of the two costs, only the quadratic one has sigma' in dz2.
+        offset: the constant that is added.
     """
 
     cost: Cost
@@ -193,13 +176,13 @@ class FlatSpot:
 
     @property
     def deviates(self) -> frozenset[str]:
-        """dz1, and dz2 too under the quadratic cost."""
+        """Return dz1, and dz2 too under the quadratic cost."""
         return frozenset({"dz1", "dz2"} if self.cost.dz2 is quadratic_dz2 else {"dz1"})
 
     def __call__(
         self, params: Parameters, activations: Activations, X: Tensor, Y: Tensor
     ) -> Gradients:
-        """The textbook's six lines, sigma' + offset in place of sigma'."""
+        """Compute the textbook's six lines with sigma' + offset in place of sigma'."""
         require_shapes(params, X, Y, activations)
         W2, A1, m = params.W2, activations.A1, X.shape[0]
         dz2 = self.cost.dz2(activations, Y)  # (m, n_y)
@@ -214,7 +197,7 @@ class FlatSpot:
 
 
 def flat_spot(cost: Cost, *, offset: float = 0.1) -> FlatSpot:
-    """Sigmoid-prime plus a constant, so that saturated units go on learning.
+    """Return the rule that adds a constant to sigma', so that saturated units go on learning.
 
     S. Fahlman, An empirical study of learning speed in back-propagation networks,
     CMU-CS-88-162 (1988), section 3.1.
@@ -223,8 +206,8 @@ def flat_spot(cost: Cost, *, offset: float = 0.1) -> FlatSpot:
 
 
 def makes_the_same_operations(rule: Rule | None) -> bool:
-    """Whether a rule is known to make the same operations at every update, whatever the numbers.
+    """Return whether a rule is known to make the same operations at every update.
 
-    Of a function of the user's own nobody knows: it may count its calls.
+    Nothing is known of a user's own function, which may count its calls.
     """
     return isinstance(rule, Feedback | FlatSpot) or getattr(rule, "func", None) is backward

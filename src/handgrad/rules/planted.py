@@ -1,8 +1,8 @@
-"""Planted errors: `backprop.backward` with wrong lines, to see what each does to training.
+"""Planted mistakes: `backprop.backward` with wrong lines, to see what each does to training.
 
 Every entry of `MISTAKES` reads `name: {left side: wrong right side}`. All other lines, the shape
 checks and the speed are those of `backward` itself, because a planted rule is compiled from its
-source. The shapes stay right, so that the network trains and only its charts betray the error.
+source. Every shape stays right, so the network trains and only its charts reveal the mistake.
 """
 
 import ast
@@ -43,7 +43,7 @@ MISTAKES: dict[str, dict[str, str]] = {
     "forgotten_bias": {"db1": "torch.zeros_like(params.b1)"},
 }
 
-# Not a mistake under the cost to which the line belongs.
+# The dz2 under which an entry is the right line and not a mistake.
 RIGHT_UNDER = {
     "quadratic_delta": backprop.quadratic_dz2,
     "cross_entropy_delta": backprop.cross_entropy_dz2,
@@ -53,31 +53,35 @@ RIGHT_UNDER = {
 def mistake(
     cost: Cost, mistake: str
 ) -> Callable[[Parameters, Activations, Tensor, Tensor], Gradients]:
-    """The backward pass with the planted error of this name, under the cost that trains.
+    """Return the backward pass with the planted mistake of this name.
+
+    Args:
+        cost: the training cost.
+        mistake: a name of `MISTAKES`.
 
     Raises:
-        ValueError: if no mistake has this name, or if it is none under this cost.
+        ValueError: if there is no such name, or if its line is right under this cost.
     """
     if mistake not in MISTAKES:
         nearest = get_close_matches(mistake, MISTAKES, n=1)
         meant = f" (did you mean {nearest[0]}?)" if nearest else ""
         raise ValueError(
-            f"backward.mistake={mistake}: no such mistake{meant}; accepted: {', '.join(MISTAKES)}"
+            f"backward.mistake={mistake}: unknown mistake{meant}; accepted: {', '.join(MISTAKES)}"
         )
     if RIGHT_UNDER.get(mistake) is cost.dz2:
         raise ValueError(
-            f"backward.mistake={mistake}: no mistake under this cost, whose dz2 it is; "
+            f"backward.mistake={mistake}: not a mistake under this cost, whose dz2 it is; "
             "choose the other cost= or another mistake"
         )
     return partial(plant(MISTAKES[mistake]), dz2=cost.dz2)
 
 
 def plant(wrong_lines: dict[str, str]) -> Callable[..., Gradients]:
-    """`backprop.backward`, compiled anew with other right sides.
+    """Compile `backprop.backward` anew with other right sides.
 
     Args:
-        wrong_lines: for each name among dz2 dW2 db2 dz1 dW1 db1 the expression that it gets; it
-            sees all that stands above it in `backward`.
+        wrong_lines: the expression that replaces the right side, for each name among dz2 dW2 db2
+            dz1 dW1 db1. It can use every name that is assigned above it in `backward`.
     """
     tree = ast.parse(inspect.getsource(backprop.backward))
     for line in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""A backward pass of the user's own, found by its name in the working directory."""
+"""User-written backward passes, imported by name from the working directory."""
 
 import importlib
 import inspect
@@ -16,17 +16,18 @@ from torch import Tensor
 
 from handgrad.backprop import Activations, Cost, Gradients, Parameters
 
-SHORT = ("dW1", "db1", "dW2", "db2")  # what a function may return if it does without dz2 and dz1
+SHORT = ("dW1", "db1", "dW2", "db2")
+"""Gradients that a function may return alone, if it keeps dz2 and dz1 to itself."""
 
 
 @dataclass(frozen=True)
 class Custom:
-    """The user's function in the slot of `backprop.backward`.
+    """Rule that calls the user's function in place of `backprop.backward`.
 
     Attributes:
-        name: as it was asked for, file.function.
+        name: the function as the configuration names it, file.function.
         function: (params, activations, X, Y) -> Gradients, or (dW1, db1, dW2, db2).
-        deviates: the lines in which it leaves the equations on purpose.
+        deviates: the lines that deviate from the equations on purpose.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Custom:
     def __call__(
         self, params: Parameters, activations: Activations, X: Tensor, Y: Tensor
     ) -> Gradients:
-        """What the function returns; dz2 and dz1 are None where it returns four gradients.
+        """Return the function's gradients, with None for dz2 and dz1 if it returns only four.
 
         Raises:
             ValueError: if it returns anything else.
@@ -56,11 +57,11 @@ class Custom:
 
 
 def custom(cost: Cost, *, function: str) -> Custom:
-    """The user's function as a rule; if it has a keyword dz2, it gets the cost's.
+    """Import the user's function as a rule, and pass it the cost's dz2 if it has that keyword.
 
     Args:
-        cost: the cost that trains.
-        function: file.function without .py, from the working directory or else the import path.
+        cost: the training cost.
+        function: file.function without .py, in the working directory or else on the import path.
 
     Raises:
         ValueError: if there is no such file or function, or it cannot be called with
@@ -68,9 +69,9 @@ def custom(cost: Cost, *, function: str) -> Custom:
     """
     path, _, name = function.rpartition(".")
     if not all(part.isidentifier() for part in function.split(".")) or not path:
-        raise wrong(function, "must be file.function, for example my_backward.backward")
-    found = look_up(load(path, function), name, function)
-    deviates = declared(found, function)
+        raise _wrong(function, "must be file.function, for example my_backward.backward")
+    found = _look_up(_load(path, function), name, function)
+    deviates = _declared(found, function)
     try:
         accepted = inspect.signature(found)
     except ValueError:  # built-in functions may not have one
@@ -79,17 +80,17 @@ def custom(cost: Cost, *, function: str) -> Custom:
     try:
         accepted.bind("params", "activations", "X", "Y", **bound)
     except TypeError as error:
-        raise wrong(
+        raise _wrong(
             function, f"takes {accepted}, must take (params, activations, X, Y): {error}"
         ) from None
     return Custom(function, partial(found, **bound) if bound else found, deviates)
 
 
-def load(path: str, function: str) -> ModuleType:
-    """Import the user's module, the working directory first.
+def _load(path: str, function: str) -> ModuleType:
+    """Import the user's module, from the working directory first.
 
     Raises:
-        ValueError: if there is none, or if its code fails; with the failing line.
+        ValueError: if there is no such module, or if its code fails. The message has the line.
     """
     here = os.getcwd()
     sys.path.insert(0, here)
@@ -97,15 +98,15 @@ def load(path: str, function: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except SyntaxError as error:
-        raise wrong(function, f"{error.filename}, line {error.lineno}: {error.msg}") from None
+        raise _wrong(function, f"{error.filename}, line {error.lineno}: {error.msg}") from None
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
-            raise wrong(
-                function, f"no {path.replace('.', '/')}.py in {here} or the import path"
+            raise _wrong(
+                function, f"there is no {path.replace('.', '/')}.py in {here} or on the import path"
             ) from None
         failed = traceback.extract_tb(error.__traceback__)[-1]
         message = " ".join(str(error).split())
-        raise wrong(
+        raise _wrong(
             function,
             f"{path} cannot be imported: {type(error).__name__}: {message} "
             f"({failed.filename}, line {failed.lineno})",
@@ -114,38 +115,38 @@ def load(path: str, function: str) -> ModuleType:
         sys.path.remove(here)
 
 
-def look_up(module: ModuleType, name: str, function: str) -> Callable[..., Any]:
-    """The function of this name.
+def _look_up(module: ModuleType, name: str, function: str) -> Callable[..., Any]:
+    """Return the module's function of this name.
 
     Raises:
-        ValueError: if the module has none; with the nearest name that it has.
+        ValueError: if the module has none. The message suggests the nearest name that it has.
     """
     where = getattr(module, "__file__", None) or module.__name__
     if not hasattr(module, name):
         callables = [key for key, value in vars(module).items() if callable(value)]
         nearest = get_close_matches(name, callables, n=1)
         meant = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise wrong(function, f"{where} has no function {name}{meant}")
+        raise _wrong(function, f"{where} has no function {name}{meant}")
     found = getattr(module, name)
     if not callable(found):
-        raise wrong(function, f"{name} in {where} is {type(found).__name__}, not a function")
+        raise _wrong(function, f"{name} in {where} is {type(found).__name__}, not a function")
     return found
 
 
-def declared(found: Callable[..., Any], function: str) -> frozenset[str]:
-    """The lines in which the function says that it deviates.
+def _declared(found: Callable[..., Any], function: str) -> frozenset[str]:
+    """Return the lines in which the function declares that it deviates.
 
     Raises:
-        ValueError: if one of them is no line of the equations.
+        ValueError: if one of them is not a line of the equations.
     """
     deviates = getattr(found, "deviates", ())
     if not isinstance(deviates, Iterable) or not set(deviates) <= set(Gradients._fields):
-        raise wrong(
+        raise _wrong(
             function, f"deviates={deviates!r}, must be a set of {', '.join(Gradients._fields)}"
         )
     return frozenset(deviates)
 
 
-def wrong(function: str, why: str) -> ValueError:
-    """The one line that answers a wrong backward.function."""
+def _wrong(function: str, why: str) -> ValueError:
+    """Return the one-line error for a wrong backward.function."""
     return ValueError(f"backward.function={function}: {why}")

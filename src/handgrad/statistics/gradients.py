@@ -285,7 +285,7 @@ def means(gradients: Gradients) -> Parameters:
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32 or wider, since half precision has no digits for squares."""
+    """Return the tensor in float32 or wider: half-precision squares keep no digits to subtract."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
