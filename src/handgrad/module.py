@@ -1,4 +1,4 @@
-"""The LightningModule: when the equations run, and what becomes of their result. No formula."""
+"""The LightningModule: when updates are made, and where their cost and accuracy go."""
 
 import math
 from collections.abc import Callable
@@ -93,7 +93,7 @@ class TwoLayerNetwork(L.LightningModule):
 
     @property
     def params(self) -> Parameters:
-        """W1, b1, W2, b2 as the equations take them."""
+        """Return W1, b1, W2, b2 as the equations take them."""
         return Parameters(self.W1, self.b1, self.W2, self.b2)
 
     @override
@@ -112,14 +112,14 @@ class TwoLayerNetwork(L.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random matrix of a rule that has one, whoever draws it otherwise later."""
+        """Keep the random matrix of a rule that has one."""
         rule = self.updates.rule
         if isinstance(rule, Feedback) and rule.fixed is not None:
             checkpoint[FEEDBACK] = rule.fixed(self.W2.detach())
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Train on with the matrix of the training that is continued."""
+        """Take over the random matrix of the training that is continued."""
         rule = self.updates.rule
         if FEEDBACK in checkpoint and isinstance(rule, Feedback) and rule.fixed is not None:
             self.updates.bind(partial(self.updates.bind_rule, B=checkpoint[FEEDBACK]))
@@ -175,7 +175,7 @@ class TwoLayerNetwork(L.LightningModule):
             self.lr_schedulers().step()  # pyright: ignore - one scheduler, not a list
 
     def evaluate(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count one batch; a device's shard may be empty."""
+        """Count one batch, unless this device's shard of it is empty."""
         X, Y = batch
         if len(X):
             self.evaluation.add(self.updates.forward_pass(self.params, X), Y)

@@ -1,9 +1,9 @@
-"""The equations of an update as the operations that they make, recorded once and made again.
+"""Captures the operations of an update's equations once, and replays them into the same storage.
 
 On a small network, what leads to an operation costs more than its arithmetic: storage for the
-result, a tensor from each Python number, the checks of shapes. So the operations are taken from the
-functions while these run, and then made again in their order, into the same storage. There is no
-second formula: a recording is used only if it gives the bits that the functions give.
+result, a tensor from each Python number, the checks of shapes. So the operations are captured while
+the functions run, and then replayed in their order. There is no second formula: a capture is used
+only if its bits are those of the functions.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from typing_extensions import override
 from handgrad.backprop import Activations, Gradients
 
 Equations = Callable[[Tensor, Tensor], tuple[Activations, Gradients]]
-LARGEST = 2**23  # bytes of a recording's results: beyond that, arithmetic is what costs
-SHAPES = 4  # recorded at most: whole batches, the short last one, their pieces
+LARGEST = 2**23  # bytes of a capture's results: beyond that, arithmetic is what costs
+SHAPES = 4  # captured at most: whole batches, the short last one, their microbatches
 
 
 class CannotCapture(Exception):
-    """A function makes an operation that cannot be made again into the same storage."""
+    """Raised where a function makes an operation that cannot be replayed into the same storage."""
 
 
-class Made(NamedTuple):
-    """An operation as it was made."""
+class _Operation(NamedTuple):
+    """An operation with its arguments and its result."""
 
     operation: Any  # torch.ops.aten....
     arguments: tuple[Any, ...]
@@ -34,8 +34,8 @@ class Made(NamedTuple):
     result: Any
 
 
-class Listener(TorchDispatchMode):
-    """Notes all operations that are made while it is entered, and keeps their results.
+class _Listener(TorchDispatchMode):
+    """Notes all operations made while it is entered, and keeps their results.
 
     Raises:
         CannotCapture: as soon as the results take more storage than pays.
@@ -43,13 +43,13 @@ class Listener(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[Made] = []
+        self.heard: list[_Operation] = []
         self.bytes = 0
 
     @override
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.heard.append(Made(func, args, kwargs or {}, result))
+        self.heard.append(_Operation(func, args, kwargs or {}, result))
         if isinstance(result, Tensor) and not func.is_view:
             self.bytes += result.nbytes
         if self.bytes > LARGEST:
@@ -58,9 +58,9 @@ class Listener(TorchDispatchMode):
 
 
 class Capture:
-    """A function of X and Y for one number of rows, by its operations.
+    """Replays the operations of a function of X and Y, for one number of rows.
 
-    What it returns is overwritten when it is called again.
+    The next call overwrites what this one returned.
 
     Args:
         function: that makes the same operations at each call, and no random numbers.
@@ -68,18 +68,18 @@ class Capture:
         Y: targets, (m, n_y).
 
     Raises:
-        CannotCapture: if it makes others than of tensors into new tensors, if they take more
-            storage than pays, or if making them again gives other bits.
+        CannotCapture: if an operation does not turn tensors into a new tensor, if the results take
+            more storage than pays, or if a replay gives other bits.
     """
 
     def __init__(self, function: Equations, X: Tensor, Y: Tensor) -> None:
         function(X, Y)  # so that what it keeps for later calls is there
-        with Listener() as listener:
+        with _Listener() as listener:
             self.results = function(X, Y)
         self.steps: list[tuple[Callable[..., Tensor], list[Any], dict[str, Any]]] = []
         self.takes_X: list[tuple[list[Any], int]] = []  # where an operation's arguments have X
         self.takes_Y: list[tuple[list[Any], int]] = []
-        share_storage(listener.heard, [*self.results[0], *self.results[1]])
+        _share_storage(listener.heard, [*self.results[0], *self.results[1]])
         for made in listener.heard:
             self.note(made, X, Y)
         expected = function(X, Y)
@@ -88,17 +88,17 @@ class Capture:
         again = self(X, Y)
         pairs = zip((*expected[0], *expected[1]), (*again[0], *again[1]), strict=True)
         if not all(torch.equal(one, other) for one, other in pairs):
-            raise CannotCapture("made again, it gives other bits")
+            raise CannotCapture("a replay gives other bits")
 
-    def note(self, made: Made, X: Tensor, Y: Tensor) -> None:
-        """Turn an operation into a step; a view of kept storage needs none."""
+    def note(self, made: _Operation, X: Tensor, Y: Tensor) -> None:
+        """Turn an operation into a step, unless it is a view of kept storage."""
         given = [*made.arguments]
         late = [each for each in given if each is X or each is Y]
         if made.operation.is_view and not late:
             return
         if made.operation.is_view or made.operation._schema.is_mutable:
             raise CannotCapture(f"{made.operation} writes into its arguments, or looks at them")
-        function, arguments = into_storage(made, given)
+        function, arguments = _into_storage(made, given)
         self.steps.append((function, arguments, {**made.keywords, "out": made.result}))
         for place, argument in enumerate(arguments):
             if argument is X:
@@ -107,7 +107,7 @@ class Capture:
                 self.takes_Y.append((arguments, place))
 
     def __call__(self, X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
-        """Make the operations on other examples, as many as before."""
+        """Replay the operations on other examples, as many as before."""
         for arguments, place in self.takes_X:
             arguments[place] = X
         for arguments, place in self.takes_Y:
@@ -117,38 +117,40 @@ class Capture:
         return self.results
 
 
-def share_storage(heard: list[Made], needed: list[Tensor]) -> None:
-    """Put what elementwise arithmetic gives where an operand was that nobody reads any more.
+def _share_storage(heard: list[_Operation], needed: list[Tensor]) -> None:
+    """Write the results of elementwise operations over operands that are not read again.
 
-    Half of the storage is enough then, and what is written is in the cache already.
+    Half of the storage is enough then, and the memory written is already in the cache.
 
     Args:
         heard: operations in their order; their results move.
-        needed: what is read after all of them.
+        needed: results that are read after all of them.
 
     Raises:
-        CannotCapture: if one of them gives something else than a tensor.
+        CannotCapture: if one of them does not return a tensor.
     """
     for made in heard:
         if not isinstance(made.result, Tensor):
-            raise CannotCapture(f"{made.operation} gives no tensor")
-    last_read = {where(each): number for number, made in enumerate(heard) for each in read_by(made)}
-    last_read |= {where(each): len(heard) for each in needed}
+            raise CannotCapture(f"{made.operation} does not return a tensor")
+    last_read = {
+        _storage(each): number for number, made in enumerate(heard) for each in _operands(made)
+    }
+    last_read |= {_storage(each): len(heard) for each in needed}
     ours: set[int] = set()
     for number, made in enumerate(heard):
-        here = where(made.result)
+        here = _storage(made.result)
         free = {
-            where(each): each
-            for each in read_by(made)
-            if where(each) in ours and last_read[where(each)] == number
+            _storage(each): each
+            for each in _operands(made)
+            if _storage(each) in ours and last_read[_storage(each)] == number
         }
-        for each in read_by(made):  # a transpose would be overwritten before it is read
-            if not alike(each, made.result):
-                free.pop(where(each), None)
+        for each in _operands(made):  # a transpose would be overwritten before it is read
+            if not _same_layout(each, made.result):
+                free.pop(_storage(each), None)
         if free and torch.Tag.pointwise in made.operation.tags:
             there, operand = free.popitem()
             for each in (later.result for later in heard[number:]):
-                if where(each) == here:
+                if _storage(each) == here:
                     place = (each.storage_offset(), each.shape, each.stride())
                     each.set_(operand.untyped_storage(), *place)
             last_read[there] = last_read.get(here, number)
@@ -156,24 +158,24 @@ def share_storage(heard: list[Made], needed: list[Tensor]) -> None:
             ours.add(here)
 
 
-def read_by(made: Made) -> list[Tensor]:
-    """The tensors among an operation's arguments."""
+def _operands(made: _Operation) -> list[Tensor]:
+    """Return the tensors among an operation's arguments."""
     return [each for each in made.arguments if isinstance(each, Tensor)]
 
 
-def where(tensor: Tensor) -> int:
-    """Which storage a tensor lies in."""
+def _storage(tensor: Tensor) -> int:
+    """Return the address of a tensor's storage."""
     return tensor.untyped_storage().data_ptr()
 
 
-def alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have their numbers in the same places."""
+def _same_layout(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors have the same layout in memory."""
     places = [(t.dtype, t.shape, t.stride(), t.storage_offset()) for t in (one, other)]
     return places[0] == places[1]
 
 
-def into_storage(made: Made, given: list[Any]) -> tuple[Callable[..., Tensor], list[Any]]:
-    """The function that makes an operation into given storage, and its arguments.
+def _into_storage(made: _Operation, given: list[Any]) -> tuple[Callable[..., Tensor], list[Any]]:
+    """Return the function that writes an operation's result into given storage, and its arguments.
 
     Raises:
         CannotCapture: if PyTorch has none.
@@ -182,24 +184,24 @@ def into_storage(made: Made, given: list[Any]) -> tuple[Callable[..., Tensor], l
     if name == "rsub" and len(given) == 2:  # 1 - A1, which has no such form of its own
         name, given = "sub", given[::-1]
     if name in ("add", "sub", "mul", "div"):  # a number would become a tensor at each call
-        given = [each if isinstance(each, Tensor) else scalar(each, made.result) for each in given]
+        given = [each if isinstance(each, Tensor) else _scalar(each, made.result) for each in given]
     function = getattr(torch, name, None)
     if function is None:
-        raise CannotCapture(f"{made.operation} has no form for given storage")
+        raise CannotCapture(f"{made.operation} cannot write into given storage")
     try:
         function(*given, **made.keywords, out=torch.empty_like(made.result))
     except (TypeError, RuntimeError) as error:
-        raise CannotCapture(f"{made.operation} has no form for given storage") from error
+        raise CannotCapture(f"{made.operation} cannot write into given storage") from error
     return function, given
 
 
-def scalar(number: float, result: Tensor) -> Tensor:
-    """A Python number as a tensor without dimensions."""
+def _scalar(number: float, result: Tensor) -> Tensor:
+    """Return a Python number as a tensor without dimensions."""
     return torch.tensor(number, dtype=result.dtype, device=result.device)
 
 
 class Captured:
-    """A function of X and Y that is recorded for each number of rows, where that can be.
+    """Captures a function of X and Y for each number of rows, where that is possible.
 
     Args:
         function: as for `Capture`.
@@ -210,12 +212,12 @@ class Captured:
         self.known: dict[int, Equations] = {}
 
     def __call__(self, X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
-        """The function's results; they may be overwritten at the next call."""
+        """Return the function's results, which the next call may overwrite."""
         known = self.known.get(X.shape[0])
         return (known or self.learnt(X, Y))(X, Y)
 
     def learnt(self, X: Tensor, Y: Tensor) -> Equations:
-        """What to call for so many rows."""
+        """Return what to call for this number of rows."""
         known = self.function
         if len(self.known) < SHAPES:
             try:

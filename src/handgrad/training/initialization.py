@@ -1,4 +1,4 @@
-"""Where descent starts: the published ways to draw the first weights and biases."""
+"""Draws the first weights and biases, in the published ways."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,8 +12,8 @@ from handgrad.backprop import Parameters
 Fill = Callable[[Tensor, Tensor, Generator], None]  # writes one layer's weights and biases
 
 
-def xavier(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Weights from U(-r, r), r = sqrt(6 / (n_in + n_out)); zero biases.
+def _xavier(weight: Tensor, bias: Tensor, generator: Generator) -> None:
+    """Draw weights from U(-r, r), r = sqrt(6 / (n_in + n_out)), with zero biases.
 
     X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural networks,
     AISTATS (2010), eq. 16.
@@ -22,8 +22,8 @@ def xavier(weight: Tensor, bias: Tensor, generator: Generator) -> None:
     init.zeros_(bias)
 
 
-def nielsen_small(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Weights from N(0, 1 / n_in), biases from N(0, 1).
+def _nielsen_small(weight: Tensor, bias: Tensor, generator: Generator) -> None:
+    """Draw weights from N(0, 1 / n_in) and biases from N(0, 1).
 
     M. Nielsen, Neural Networks and Deep Learning (2015), chapter 3, "Weight initialization".
     """
@@ -31,8 +31,8 @@ def nielsen_small(weight: Tensor, bias: Tensor, generator: Generator) -> None:
     init.normal_(bias, generator=generator)
 
 
-def nielsen_large(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Weights and biases from N(0, 1).
+def _nielsen_large(weight: Tensor, bias: Tensor, generator: Generator) -> None:
+    """Draw weights and biases from N(0, 1).
 
     M. Nielsen, Neural Networks and Deep Learning (2015), chapter 1.
     """
@@ -40,8 +40,8 @@ def nielsen_large(weight: Tensor, bias: Tensor, generator: Generator) -> None:
     init.normal_(bias, generator=generator)
 
 
-def small_random(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Weights from 0.01 N(0, 1), zero biases.
+def _small_random(weight: Tensor, bias: Tensor, generator: Generator) -> None:
+    """Draw weights from 0.01 N(0, 1), with zero biases.
 
     A. Ng, Neural Networks and Deep Learning (deeplearning.ai), week 3, "Random initialization".
     """
@@ -49,25 +49,25 @@ def small_random(weight: Tensor, bias: Tensor, generator: Generator) -> None:
     init.zeros_(bias)
 
 
-def uniform(weight: Tensor, bias: Tensor, generator: Generator, *, largest: float = 1.0) -> None:
-    """Weights and biases from U(-largest, largest), as in the papers of the 1980s."""
+def _uniform(weight: Tensor, bias: Tensor, generator: Generator, *, largest: float = 1.0) -> None:
+    """Draw weights and biases from U(-largest, largest), as in the papers of the 1980s."""
     init.uniform_(weight, -largest, largest, generator=generator)
     init.uniform_(bias, -largest, largest, generator=generator)
 
 
-def zeros(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Zero weights and biases: every hidden unit stays the same as all others."""
+def _zeros(weight: Tensor, bias: Tensor, generator: Generator) -> None:
+    """Set weights and biases to zero, so that every hidden unit stays the same as all others."""
     init.zeros_(weight)
     init.zeros_(bias)
 
 
 INITIALIZATIONS: dict[str, Fill] = {
-    "xavier": xavier,
-    "nielsen_small": nielsen_small,
-    "nielsen_large": nielsen_large,
-    "small_random": small_random,
-    "uniform": uniform,
-    "zeros": zeros,
+    "xavier": _xavier,
+    "nielsen_small": _nielsen_small,
+    "nielsen_large": _nielsen_large,
+    "small_random": _small_random,
+    "uniform": _uniform,
+    "zeros": _zeros,
 }
 
 
@@ -81,7 +81,7 @@ def initialize(
     uniform_range: float = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Parameters:
-    """The first parameters, a pure function of the arguments and the generator's state.
+    """Return the first parameters, a pure function of the arguments and the generator's state.
 
     They are drawn in float64 and then rounded, so that runs in different dtypes start alike.
 
@@ -105,15 +105,15 @@ def initialize(
         raise ValueError(f"uniform_range is {uniform_range}, must be positive and finite")
     fill = INITIALIZATIONS[name]
     if name == "uniform":
-        fill = partial(uniform, largest=uniform_range)
-    W1, b1 = draw(fill, hidden_features, input_features, generator)
-    W2, b2 = draw(fill, output_features, hidden_features, generator)
+        fill = partial(_uniform, largest=uniform_range)
+    W1, b1 = _draw(fill, hidden_features, input_features, generator)
+    W2, b2 = _draw(fill, output_features, hidden_features, generator)
     dtype = dtype or torch.get_default_dtype()
     return Parameters(W1.to(dtype), b1.to(dtype), W2.to(dtype), b2.to(dtype))
 
 
-def draw(fill: Fill, units: int, inputs: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """One layer's weights (units, inputs) and biases (units,), in float64."""
+def _draw(fill: Fill, units: int, inputs: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draw one layer's weights (units, inputs) and biases (units,), in float64."""
     weight = torch.empty(units, inputs, dtype=torch.float64, device="cpu")
     bias = torch.empty(units, dtype=torch.float64, device="cpu")
     fill(weight, bias, generator)

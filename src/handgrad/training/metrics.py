@@ -12,7 +12,7 @@ PENDING = 2**17  # numbers kept before they are summed: few enough to be nothing
 
 
 class Sums(NamedTuple):
-    """What a tally saw on all devices."""
+    """Sums and counts of a tally over all devices."""
 
     cost_sum: float = 0.0
     right: int = 0
@@ -20,12 +20,12 @@ class Sums(NamedTuple):
 
     @property
     def cost(self) -> float:
-        """The mean cost of an example."""
+        """Return the mean cost of an example."""
         return self.cost_sum / self.examples
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers."""
+        """Return the fraction of right answers."""
         return self.right / self.examples
 
     def tagged(self, split: str) -> dict[str, float]:
@@ -33,13 +33,13 @@ class Sums(NamedTuple):
         return {f"cost/{split}": self.cost, f"accuracy/{split}": self.accuracy}
 
     def plus(self, other: "Sums") -> "Sums":
-        """Both together."""
+        """Return the sums of both together."""
         cost_sum = self.cost_sum + other.cost_sum
         return Sums(cost_sum, self.right + other.right, self.examples + other.examples)
 
 
 class Tally:
-    """Sums of cost and right answers. Reading it is the only moment a value leaves the device.
+    """Sums cost and right answers; a value leaves the device only when it is read.
 
     Args:
         cost: the cost that trains.
@@ -53,7 +53,7 @@ class Tally:
         self.sums: Tensor | None = None
 
     def add(self, activations: Activations, Y: Tensor) -> None:
-        """Count one batch, which may be summed later, together with others.
+        """Count one batch, which may be summed later together with others.
 
         Activations are copied, since the next batch's may be written over them.
 
@@ -67,7 +67,7 @@ class Tally:
             self.flush()
 
     def flush(self) -> None:
-        """Sum what is pending."""
+        """Sum the pending batches."""
         if not self.pending:
             return
         z2, A2, Y = (torch.cat(tensors) for tensors in zip(*self.pending, strict=True))
@@ -80,19 +80,19 @@ class Tally:
         self.sums = sums if self.sums is None else self.sums + sums
 
     def right(self, A2: Tensor, Y: Tensor) -> Tensor:
-        """Whether each answer is right, (m,) bool."""
+        """Return whether each answer is right, (m,) bool."""
         if self.multilabel or Y.shape[1] == 1:
             return ((A2 > 0.5) == (Y > 0.5)).all(dim=1)
         return A2.max(dim=1).indices == Y.max(dim=1).indices  # argmax takes three times as long
 
     def read(self, device: torch.device) -> Sums:
-        """The sums over all devices; then begin anew."""
+        """Return the sums over all devices, and start again from zero."""
         sums = self.peek(device)
         self.sums = None
         return sums
 
     def peek(self, device: torch.device) -> Sums:
-        """The sums over all devices so far."""
+        """Return the sums over all devices so far."""
         self.flush()
         wide = torch.float32 if device.type == "mps" else torch.float64
         sums = torch.zeros(3, dtype=wide, device=device) if self.sums is None else self.sums.clone()
@@ -102,7 +102,7 @@ class Tally:
         return Sums(cost_sum, int(right), int(examples))
 
     def resume(self, sums: Sums, device: torch.device) -> None:
-        """Go on from what all devices saw before; one of them takes it over."""
+        """Go on from earlier sums over all devices, which the first one takes over."""
         first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
         wide = torch.float32 if device.type == "mps" else torch.float64
         self.pending, self.pending_size = [], 0

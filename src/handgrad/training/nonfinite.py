@@ -1,8 +1,8 @@
-"""The first value that is not finite: which update, which line, which examples.
+"""Finds the first value that is not finite: which update, which line, which examples.
 
-A weight that is NaN or infinite stays so, whatever the optimizer: so it is enough to look at the
-weights after a block of updates, and to make the block again, from the state before it, while
-looking at every line. That state is kept; looking costs what one update in a hundred costs.
+A weight that is NaN or infinite stays so, whatever the optimizer. So it is enough to look at the
+weights after a block of updates, and to make the block again from the state before it while looking
+at every line. Looking at the weights costs a hundredth of an update.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ LINES = ("X", "Y", *Activations._fields, "J", *Gradients._fields, "W1", "b1", "W
 
 
 class NonFinite(Exception):
-    """A value of the training is not finite.
+    """Raised where a value of the training is not finite.
 
     Args:
         update: its number, from 1.
         line: the first of `LINES` that is not; a weight stands for the step that made it so.
-        rows: of the update's batch, over all devices, as positions in the training part.
-        culprits: those of them whose own value is not finite; empty where it is of all together.
+        rows: of the update's batch, over all devices, as positions in the training split.
+        culprits: those whose own value is not finite; empty where the value belongs to all of them.
 
     Attributes:
         in_a_row: how many updates before it were left out, itself included, where that is why the
@@ -40,9 +40,9 @@ class NonFinite(Exception):
 
 
 def all_finite(parameters: Sequence[Tensor]) -> bool:
-    """Whether the weights are finite; one value leaves the device.
+    """Return whether the weights are finite, with one value read from the device.
 
-    False as well where the square of a norm overflows: then the lines are looked at one by one.
+    False too where the square of a norm overflows: then the lines are looked at one by one.
     """
     norms = torch._foreach_norm(list(parameters))
     return bool(torch.stack(list(norms)).sum().isfinite())
@@ -75,21 +75,21 @@ class Streak:
 
 
 class Witness:
-    """Looks at every line of an update as it is computed, and remembers the first that is wrong.
+    """Looks at every line of an update, and remembers the first that is not finite.
 
     Args:
         cost: that trains.
-        rows: of this device's share, as positions in the training part.
+        rows: of this device's shard, as positions in the training split.
         scaled: whether an overflow of the gradients is expected, and the update then left out.
     """
 
     def __init__(self, cost: Cost, rows: np.ndarray, scaled: bool) -> None:
         self.cost, self.rows, self.scaled = cost, rows, scaled
         self.line, self.culprits = len(LINES), np.zeros(0, dtype=int)
-        self.seen = 0  # rows of the pieces before; a line search sees all of them again and again
+        self.seen = 0  # rows of the microbatches before; a line search sees them again and again
 
     def look(self, **values: Tensor | None) -> None:
-        """Look at some lines; those with a row for each example tell which."""
+        """Look at some lines, and at which examples where a line has a row for each."""
         for name, value in values.items():
             line = LINES.index(name)
             if value is None or line >= self.line or bool(value.isfinite().all()):
@@ -126,7 +126,7 @@ class Witness:
         return watched
 
     def verdict(self, update: int) -> NonFinite | None:
-        """What all devices saw in an update of this number; None where every line is finite."""
+        """Return what all devices saw in an update; None where every line is finite."""
         mine = (self.line, self.rows.tolist(), self.rows[self.culprits].tolist())
         found: list[Any] = [mine]
         if dist.is_available() and dist.is_initialized():

@@ -1,4 +1,4 @@
-"""Plain descent, and how the configured optimizer gets W1, b1, W2, b2: decay on weights alone."""
+"""Plain gradient descent, and optimizers with weight decay on the weights alone."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ OptimizerFactory = Callable[[Any], torch.optim.Optimizer]
 
 
 class GradientDescent(torch.optim.Optimizer):
-    """W := W - lr dW, b := b - lr db; with weight decay, W := W - lr (dW + weight_decay W).
+    """Steps by W := W - lr dW, b := b - lr db, or W := W - lr (dW + weight_decay W).
 
-    The same numbers as `torch.optim.SGD`, whose step costs more than a small network's products:
-    one operation for all parameters, and none of the hooks around each step.
+    It gives the same numbers as `torch.optim.SGD`, whose step costs more than a small network's
+    products: one operation for all parameters, and none of the hooks around each step.
 
     Args:
         params: parameters, or their groups.
@@ -51,10 +51,10 @@ def build(
     biases: list[Tensor],
     weight_decay: float | None,
 ) -> torch.optim.Optimizer:
-    """The optimizer over weights and biases.
+    """Build the optimizer over weights and biases.
 
-    Weight decay is on the weights alone, as in the published tables (Nielsen, Neural Networks and
-    Deep Learning, chapter 3, "Regularization").
+    Weight decay applies to the weights alone, as in the published tables (Nielsen, Neural Networks
+    and Deep Learning, chapter 3, "Regularization").
 
     Args:
         factory: takes the parameters (or their groups) and gives the optimizer.
@@ -75,7 +75,7 @@ def build(
 
 
 def penalty(optimizer: torch.optim.Optimizer) -> float:
-    """(1/2) weight_decay sum W^2: what the cost is larger by, if its gradient is to hold the decay.
+    """Return (1/2) weight_decay sum W^2, the term of the cost whose gradient is the weight decay.
 
     Nielsen, chapter 3, eq. 85; there lambda / n stands for the weight decay.
     """
@@ -88,12 +88,12 @@ def penalty(optimizer: torch.optim.Optimizer) -> float:
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step evaluates cost and gradient several times, as a line search does."""
+    """Return whether a step evaluates cost and gradient several times, as a line search does."""
     return isinstance(optimizer, torch.optim.LBFGS)
 
 
 def clip(parameters: Sequence[Tensor], norm: float | None) -> None:
-    """Scale all gradients together so that their norm is at most `norm`; None leaves them."""
+    """Scale all gradients together so that their norm is at most `norm`, unless it is None."""
     if norm is not None:
         for parameter in parameters:  # the rule's own tensors are still to be checked
             parameter.grad = None if parameter.grad is None else parameter.grad.clone()

@@ -35,7 +35,7 @@ RuleFactory = Callable[..., Rule]  # takes the cost that trains
 
 
 class MicrobatchResult(NamedTuple):
-    """The forward and backward pass over one microbatch, with what went in."""
+    """Activations and gradients of one microbatch, with its inputs and targets."""
 
     activations: Activations
     gradients: Gradients
@@ -46,7 +46,7 @@ class MicrobatchResult(NamedTuple):
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """How gradients become updates.
+    """Settings of how gradients become updates.
 
     Attributes:
         weight_decay: on the weights, not on the biases; None where the optimizer has none.
@@ -146,7 +146,7 @@ class Updates:
         self.alone = slots is None and not several
         self.sum = GradientSum(self.params, slots or 1)
         self.optimizer, self.scheduler, self.done = optimizer, scheduler, done
-        self.saved = SavedState(self.params, optimizer, scheduler, self.tally)
+        self.saved = _SavedState(self.params, optimizer, scheduler, self.tally)
         self.streak = Streak(updates_per_epoch)
         if scaler is not None:
             self.loss_scale = LossScale(scaler)
@@ -325,7 +325,7 @@ class Updates:
         self.streak.add(found)
 
 
-class SavedState:
+class _SavedState:
     """Keeps parameters, optimizer, schedule and tally as they were before some updates.
 
     Args:
