@@ -1,4 +1,4 @@
-"""The check of a backward pass: which line is wrong, and what the mistake probably is."""
+"""Audit of a backward pass: which line is wrong, and what the mistake probably is."""
 
 from handgrad.audit.freivalds import checksum
 from handgrad.audit.judge import Line, Report, audit, audit_probes

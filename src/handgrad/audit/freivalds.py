@@ -1,7 +1,7 @@
-"""A checksum of the gradients for a handful of matrix-vector products, to use while training.
+"""Checksum of the gradients that costs a few matrix-vector products, to use while training.
 
-Whether C = A B can be checked without computing A B: C r = A (B r) for a random vector r, which a
-wrong C misses almost surely (R. Freivalds, Probabilistic machines can use less running time, IFIP
+C = A B can be checked without computing A B: C r = A (B r) for a random vector r, which a wrong C
+violates almost surely (R. Freivalds, Probabilistic machines can use less running time, IFIP
 1977, p. 839-842). Here dW r = (1/m) dz (A^T r).
 """
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from handgrad.audit.reference import rounding_of, working_dtypes
+from handgrad.audit.reference import Rounding, working_dtypes
 from handgrad.backprop import Activations, Gradients
 
 NAMES = ("dW2", "db2", "dW1", "db1")
-"""The lines that the checksum covers, in the order of its result."""
+"""Lines that the checksum covers, in the order of its result."""
 
 
 def checksum(
@@ -22,25 +22,27 @@ def checksum(
     X: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """The residuals of dW2, db2, dW1, db1 over what rounding explains: above 1 a line is wrong.
+    """Return the residuals of dW2, db2, dW1, db1 over what rounding explains.
+
+    A line is wrong if its figure is above 1.
 
     Rounding leaves each entry of dW off by at most gamma |dz|^T |A| / m, so for a random normal r
     the residual's norm is about gamma ||dz|| ||A|| / m at most (Cauchy-Schwarz, Frobenius norms).
     In mixed precision, call it under the autocast of the rule.
 
     Args:
-        activations: as the rule used them; A1 (m, n_h) is read.
-        gradients: what the rule returned, dz2 and dz1 too: means over these m examples.
+        activations: those that the rule used, of which A1 (m, n_h) is read.
+        gradients: all six that the rule returned, means over these m examples.
         X: inputs, (m, n_x).
-        generator: where r comes from, on X's device; not PyTorch's own, which training uses.
+        generator: source of r, on X's device. Not PyTorch's own generator, which training uses.
 
     Returns:
         Four numbers in the order of `NAMES`, still on the gradients' device, so that nothing waits
-        for it; NaN where a gradient is not finite.
+        for it. NaN where a gradient is not finite.
     """
     (m, n_x), A1 = X.shape, activations.A1
     device = X.device.type
-    rounding = rounding_of(working_dtypes((A1, *gradients), device), device)
+    rounding = Rounding.of(working_dtypes((A1, *gradients), device), device)
     exact = torch.promote_types(gradients.dW1.dtype, torch.float32)
     with torch.autocast(device, enabled=False), torch.no_grad():
         dz2, dW2, db2, dz1, dW1, db1 = (gradient.to(exact) for gradient in gradients)

@@ -1,9 +1,9 @@
-"""The proof of a backward rule: which of its six lines is wrong, and what the mistake looks like.
+"""Audit of a backward rule: which of its six lines is wrong, and what the mistake looks like.
 
 A check that compares whole gradients accuses everything downstream of one mistake. Here each line
 is judged alone: it is fed with the rule's own value of the line before, and compared with the
 float64 derivative of that one operation (`reference`). A wrong dz2 then accuses dz2, and nothing
-after it. The tolerance is what rounding explains in the rule's dtype, not an epsilon of ours.
+after it. The tolerance is the rounding error that the rule's dtype explains, not a chosen epsilon.
 """
 
 import math
@@ -15,37 +15,33 @@ import torch
 from torch import Tensor
 
 from handgrad.audit.diagnosis import Upstream, equation, likely_mistake
-from handgrad.audit.freivalds import checksum
 from handgrad.audit.reference import (
     Estimate,
     Point,
+    Rounding,
     hidden_delta,
     layer_gradients,
     output_delta,
-    point,
-    rounding_of,
     working_dtypes,
 )
 from handgrad.audit.rule_output import RuleOutput, call_rule
 from handgrad.backprop import Activations, Cost, Parameters, cross_entropy, forward, require_shapes
 from handgrad.statistics.gradients import angle
 
-__all__ = ["Line", "Report", "audit", "audit_probes", "checksum", "probe_inputs", "worst"]
-
 
 @dataclass(frozen=True)
 class Line:
-    """The verdict on one line.
+    """Verdict on one line.
 
     Attributes:
         name: dz2, dW2, db2, dz1, dW1 or db1.
         equation: the line as it should be, in the textbook's notation.
-        residual: the largest error of an entry over what rounding explains; NaN if not judged.
+        residual: the largest error of an entry over what rounding explains. NaN if not judged.
         tolerance: the largest residual that passes.
-        ok: the line is proved, or deviates on purpose.
-        hint: what is wrong, in one sentence; empty where nothing is.
-        judged: false where an unusable upstream value leaves nothing to say.
-        angle: of a line that deviates on purpose, its angle to the true value in degrees.
+        ok: whether the line is right, or deviates on purpose.
+        hint: what is wrong, in one sentence. Empty if nothing is.
+        judged: whether there is a verdict. There is none after an unusable upstream value.
+        angle: the angle to the true value in degrees, if the line deviates on purpose.
     """
 
     name: str
@@ -60,18 +56,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Report:
-    """The verdict on a rule: six lines, in the order dz2 dW2 db2 dz1 dW1 db1."""
+    """Verdict on a rule: six lines, in the order dz2 dW2 db2 dz1 dW1 db1."""
 
     lines: tuple[Line, ...]
 
     @property
     def ok(self) -> bool:
-        """Every line is proved, or deviates on purpose."""
+        """Return whether every line is right or deviates on purpose."""
         return all(line.ok for line in self.lines)
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """The lines that are wrong by themselves, not those that could not be judged."""
+        """Return the lines that are wrong themselves, without those that could not be judged."""
         return tuple(line.name for line in self.lines if line.judged and not line.ok)
 
 
@@ -84,7 +80,7 @@ def audit(
     *,
     activations: Activations | None = None,
 ) -> Report:
-    """Judge every line of a backward rule at this point; the rule's own faults never raise.
+    """Judge every line of a backward rule at this point. No fault of the rule raises.
 
     Args:
         rule: (params, activations, X, Y) -> Gradients with means over m, or the tuple
@@ -92,25 +88,26 @@ def audit(
         params: W1 (n_h, n_x), b1 (n_h,), W2 (n_y, n_h), b2 (n_y,).
         X: inputs, (m, n_x).
         Y: targets in [0, 1], (m, n_y).
-        cost: the cost that trains.
-        activations: what the rule is given while it trains, where that is not `forward` here; in
+        cost: the training cost.
+        activations: what the rule is given in training, if that is not the result of `forward`. In
             mixed precision, audit under the same autocast as training.
 
     Raises:
-        ValueError: if params, activations, X or Y do not fit together, before the rule is called.
+        ValueError: if the shapes of params, activations, X and Y do not fit together. The rule is
+            not called.
     """
     params = Parameters(*(parameter.detach() for parameter in params))
     if activations is None:
         with torch.no_grad():
             activations = forward(params, X)
     require_shapes(params, X, Y, activations)
-    answer = call_rule(rule, params, activations, X, Y)
+    output = call_rule(rule, params, activations, X, Y)
     deviates = frozenset(getattr(rule, "deviates", ()))
     device = X.device.type
-    dtypes = working_dtypes((*params, *activations), device) | answer.dtypes
+    dtypes = working_dtypes((*params, *activations), device) | output.dtypes
     with torch.inference_mode(False), torch.autocast(device, enabled=False):
-        at = point(params, activations, X, Y, cost, rounding_of(dtypes, device))
-        return Report(_Judge(at, answer, deviates).lines())
+        at = Point.of(params, activations, X, Y, cost, Rounding.of(dtypes, device))
+        return Report(_Judge(at, output, deviates).lines())
 
 
 def audit_probes(
@@ -119,29 +116,30 @@ def audit_probes(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Report:
-    """Judge a rule at inputs without blind spots; each line is the worst of all probes."""
+    """Judge a rule at inputs without blind spots, and return the worst verdict on each line."""
     return worst([audit(rule, *inputs, cost) for inputs in probe_inputs(seed, dtype)])
 
 
 def worst(reports: list[Report]) -> Report:
-    """Several reports on one rule as one: the worst verdict on each line."""
+    """Merge several reports on one rule into the worst verdict on each line."""
     per_line = zip(*(report.lines for report in reports), strict=True)
     return Report(tuple(max(lines, key=_badness) for lines in per_line))
 
 
 def _badness(line: Line) -> tuple[bool, bool, float]:
-    """Wrong before proved before not judged; then the larger residual, no number the largest."""
+    """Return a sort key: wrong above right above not judged, then by residual, NaN as infinite."""
     return line.judged, not line.ok, math.inf if math.isnan(line.residual) else line.residual
 
 
 def probe_inputs(
     seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> list[tuple[Parameters, Tensor, Tensor]]:
-    """Small (params, X, Y) that no mistake can hide behind.
+    """Return small (params, X, Y) at which no common mistake is invisible.
 
     One example hides 1/m, one output hides sums over the wrong axis, equal sizes hide transposes,
-    zero biases hide b, inputs of scale 1 hide clipping, hard targets hide half of the cost: none of
-    these here. m is below both layers' sizes, so that dz can be derived from dW and db.
+    zero biases hide b, inputs of scale 1 hide clipping, and hard targets hide half of the cost.
+    These inputs have none of that. m is below both layers' sizes, so that dz can be derived from
+    dW and db.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -160,14 +158,14 @@ def probe_inputs(
 
 
 class _Judge:
-    """Goes through the six lines in order, each fed with the rule's own value of the one before."""
+    """Judges the six lines in order, each fed with the rule's own value of the line before."""
 
-    def __init__(self, at: Point, answer: RuleOutput, deviates: frozenset[str]) -> None:
-        self.at, self.answer, self.deviates = at, answer, deviates
-        self.fed = Upstream(at, dW2=answer.values.get("dW2"))
+    def __init__(self, at: Point, output: RuleOutput, deviates: frozenset[str]) -> None:
+        self.at, self.output, self.deviates = at, output, deviates
+        self.fed = Upstream(at, dW2=output.values.get("dW2"))
 
     def lines(self) -> tuple[Line, ...]:
-        """All six verdicts."""
+        """Return all six verdicts."""
         at = self.at
         dz2, second = self.layer("2", output_delta(at), at.activations.A1, at.A1_error)
         dz1 = None if dz2 is None else hidden_delta(at, dz2)
@@ -177,13 +175,13 @@ class _Judge:
     def layer(
         self, number: str, truth: Estimate | None, inputs: Tensor, inputs_error: Tensor | None
     ) -> tuple[Estimate | None, list[Line]]:
-        """The dz that feeds what follows (None: unusable), and the verdicts on dz, dW and db."""
+        """Judge dz, dW and db, and return the dz that feeds later lines too (None if unusable)."""
         names = [kind + number for kind in ("dz", "dW", "db")]
-        given = self.answer.values.get(names[0])
+        given = self.output.values.get(names[0])
         if given is not None:
             line = self.line(names[0], given, truth)
             dz = Estimate(given, torch.zeros_like(given)) if _finite(given) else None
-        elif names[0] in self.answer.problems or self.answer.unanswered or truth is None:
+        elif names[0] in self.output.problems or self.output.failure or truth is None:
             line, dz = self.line(names[0], None, truth), None
         else:
             line, dz = self.derived(names, truth, inputs, inputs_error)
@@ -192,12 +190,12 @@ class _Judge:
             truths = layer_gradients(inputs, inputs_error, dz, self.at.rounding)
             self.fed = self.fed._replace(**{names[0]: dz.value})
         pairs = zip(names[1:], truths, strict=True)
-        return dz, [line] + [self.line(n, self.answer.values.get(n), true) for n, true in pairs]
+        return dz, [line] + [self.line(n, self.output.values.get(n), true) for n, true in pairs]
 
     def line(self, name: str, given: Tensor | None, truth: Estimate | None) -> Line:
-        """The verdict on one line, from its value and the true one."""
-        problem = self.answer.problems.get(name)
-        unjudged = self.answer.unanswered or "it is fed with a value that cannot be used"
+        """Judge one line by its value and the true one."""
+        problem = self.output.problems.get(name)
+        unjudged = self.output.failure or "it is fed with a value that cannot be used"
         if given is None:
             return self.verdict(name, math.nan, problem or f"not judged: {unjudged}", bool(problem))
         if truth is None:
@@ -205,14 +203,14 @@ class _Judge:
             return self.verdict(name, math.nan, hint, judged=bool(problem))
         if not _finite(truth.value):
             hint = (
-                "not judged: params, activations, X or Y are so large that the truth is no number"
+                "not judged: params, activations, X or Y are so large that the truth is not finite"
             )
             return self.verdict(name, math.nan, hint, judged=False)
         if not _finite(given):
             count = int((~torch.isfinite(given)).sum())
             hint = f"{name} has {count} of {given.numel()} entries that are NaN or infinite"
             return self.verdict(name, math.inf, hint)
-        rho = residual(given, truth)
+        rho = _residual(given, truth)
         if name in self.deviates and not problem:
             turn = float(angle([given], [truth.value]))
             hint = f"deviates on purpose: {turn:.3g} degrees from the true value"
@@ -222,24 +220,24 @@ class _Judge:
         return self.verdict(name, rho, problem or "")
 
     def verdict(self, name: str, rho: float, hint: str, judged: bool = True) -> Line:
-        """A line is right if nothing is to be said about it."""
+        """Make a line, which is right if it has no hint."""
         right, tolerance = equation(name, self.at.cost), self.at.rounding.tolerance
         return Line(name, right, rho, tolerance, not hint, hint, judged)
 
     def derived(
         self, names: list[str], truth: Estimate, inputs: Tensor, inputs_error: Tensor | None
     ) -> tuple[Line, Estimate | None]:
-        """The verdict on a dz that the rule keeps to itself, from the dW and db it made of it.
+        """Judge a dz that the rule keeps to itself by the dW and db that it computed from it.
 
         If one of them is what the true dz gives, dz is right. If neither is, either one wrong dz
-        explains both, or each is wrong by itself; with m > n_in there is no telling, and one
-        mistake is likelier than two.
+        explains both, or each is wrong itself. With m > n_in the two cases cannot be told apart,
+        and one mistake is likelier than two.
         """
-        name, dW, db = names[0], *(self.answer.values.get(made) for made in names[1:])
+        name, dW, db = names[0], *(self.output.values.get(made) for made in names[1:])
         if dW is None or db is None or not (_finite(dW) and _finite(db)):
             return self.verdict(name, math.nan, "not returned, not judged", judged=False), truth
         true_dW, true_db = layer_gradients(inputs, inputs_error, truth, self.at.rounding)
-        rho = min(residual(dW, true_dW), residual(db, true_db))
+        rho = min(_residual(dW, true_dW), _residual(db, true_db))
         if rho <= self.at.rounding.tolerance:
             return self.verdict(name, rho, ""), truth
         both = f"not returned, and {names[1]} and {names[2]} are both wrong"
@@ -256,9 +254,9 @@ class _Judge:
     def solved(
         self, dW: Tensor, db: Tensor, inputs: Tensor, inputs_error: Tensor | None
     ) -> Estimate | None:
-        """The dz of which dW and db are made: dz^T [inputs 1] = m [dW db], by least squares.
+        """Solve dz^T [inputs 1] = m [dW db] for dz by least squares.
 
-        With m <= n_in there are more equations than unknowns; None if no dz satisfies them all.
+        With m <= n_in there are more equations than unknowns. Returns None if no dz satisfies all.
         """
         m = len(inputs)
         columns = torch.cat((inputs, inputs.new_ones(m, 1)), dim=1)  # (m, n_in + 1)
@@ -269,12 +267,12 @@ class _Judge:
         error = m * (torch.cat((W_error, b_error[:, None]), dim=1) @ inverse.abs()).T
         solution = Estimate(dz, error)
         true_W, true_b = layer_gradients(inputs, inputs_error, solution, rounding)
-        explains = max(residual(dW, true_W), residual(db, true_b)) <= rounding.tolerance
+        explains = max(_residual(dW, true_W), _residual(db, true_b)) <= rounding.tolerance
         return solution if explains else None
 
 
-def residual(given: Tensor, truth: Estimate) -> float:
-    """rho: the largest error of an entry over its error bound."""
+def _residual(given: Tensor, truth: Estimate) -> float:
+    """Return rho, the largest error of an entry over its error bound."""
     return float(((given - truth.value).abs() / truth.error).max())
 
 

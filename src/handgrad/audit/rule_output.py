@@ -1,7 +1,7 @@
-"""What a backward rule answers, sorted: usable gradients, and what is wrong with the others.
+"""Output of a backward rule, sorted into usable gradients and problems.
 
-A rule may be anybody's code: it may raise, return too little, the wrong shape, the wrong dtype, no
-number, or write into its inputs. Each becomes a sentence about the line at fault.
+A rule may be anybody's code: it may raise, return too little, the wrong shape, the wrong dtype or
+NaN, or write into its inputs. Each fault becomes a sentence about the line that caused it.
 """
 
 import re
@@ -23,24 +23,28 @@ LAST_READ_BY = {
     **{"Y": "dz2", "A2": "dz2", "z2": "dz2", "b2": "db2", "W2": "dz1", "z1": "dz1", "A1": "dz1"},
     **{"X": "dW1", "W1": "dW1", "b1": "db1"},
 }
-"""The line that answers for an input which the rule has changed."""
+"""Line that is blamed for an input which the rule has changed: the last one that reads it."""
 
 ASSIGNMENT = re.compile(rf"\s*({'|'.join(NAMES)})\s*(?::[^=]*)?=[^=]")
 
 
 class RuleOutput(NamedTuple):
-    """A rule's gradients as far as they can be judged."""
+    """Gradients of a rule, as far as they can be judged."""
 
-    values: dict[str, Tensor]  # usable: numbers of the right shape, in float64
+    values: dict[str, Tensor]  # the usable ones: real, of the right shape, in float64
     problems: dict[str, str]  # what is wrong with a line, whether or not its value is usable
-    unanswered: str  # why the other lines have no value; empty where the rule kept them to itself
+    failure: str  # why other lines have no value; empty if the rule keeps them to itself
     dtypes: set[torch.dtype]  # of the usable values
+
+    def problem_with(self, name: str) -> str:
+        """Return why a line cannot be compared. Empty if it can, or need not be returned."""
+        return self.problems.get(name, "" if name in self.values else self.failure)
 
 
 def call_rule(
     rule: Callable[..., Any], params: Parameters, activations: Activations, X: Tensor, Y: Tensor
 ) -> RuleOutput:
-    """Call the rule on copies of the inputs and sort what comes back; nothing it does raises."""
+    """Call the rule on copies of the inputs and sort its output. No fault of the rule raises."""
     inputs = {**params._asdict(), **activations._asdict(), "X": X, "Y": Y}
     copies = {name: tensor.detach().clone() for name, tensor in inputs.items()}
     try:
@@ -50,7 +54,7 @@ def call_rule(
             copies["X"],
             copies["Y"],
         )
-    except Exception as error:  # whatever it is, the report says it
+    except Exception as error:  # whatever it is, the report shows it
         return _raised(error, params, activations, Y)
     if isinstance(result, Gradients):
         fields = result._asdict()
@@ -73,7 +77,7 @@ def _sorted(
     activations: Activations,
     Y: Tensor,
 ) -> RuleOutput:
-    """Usable values apart from the others, and a sentence for everything that is wrong."""
+    """Separate the usable values from the others, and put every problem into a sentence."""
     z1, _, z2, A2 = activations
     shapes = {"dz2": z2.shape, "dz1": z1.shape}
     shapes |= {f"d{name}": tensor.shape for name, tensor in params._asdict().items()}
@@ -90,12 +94,12 @@ def _sorted(
             if gradient.dtype not in dtypes:
                 accepted = " or ".join(sorted(map(str, dtypes)))
                 problems[name] = f"{name} has dtype {gradient.dtype}, must be {accepted}"
-    answered = {fields[name].dtype for name in values}
-    return RuleOutput(values, problems, "", answered & dtypes)
+    returned = {fields[name].dtype for name in values}
+    return RuleOutput(values, problems, "", returned & dtypes)
 
 
 def _unusable(name: str, gradient: Any, shape: torch.Size) -> str:
-    """Why a value cannot be judged as numbers; empty if it can, or need not be returned."""
+    """Return why a value cannot be judged as numbers. Empty if it can, or need not be returned."""
     if gradient is None:
         return "" if name in ("dz2", "dz1") else f"{name} is missing: the rule returned None for it"
     if not isinstance(gradient, Tensor):
@@ -108,7 +112,7 @@ def _unusable(name: str, gradient: Any, shape: torch.Size) -> str:
 
 
 def _wrong_shape(name: str, shape: tuple[int, ...], right: tuple[int, ...]) -> str:
-    """The shape is often enough to tell the mistake."""
+    """Describe a wrong shape, and name the mistake if the shape gives it away."""
     told = f"{name} has shape {shape}, must be {right}"
     if len(right) == 2 and shape == right[::-1]:
         return f"{told}: a transposed product"
@@ -122,7 +126,7 @@ def _wrong_shape(name: str, shape: tuple[int, ...], right: tuple[int, ...]) -> s
 
 
 def _other_result(result: Any) -> str:
-    """A sentence for a result that is no gradient at all."""
+    """Describe a result that does not hold gradients at all."""
     returned = f"a {type(result).__name__}"
     if isinstance(result, (tuple, list)):
         returned += f" of {len(result)}"
@@ -132,26 +136,26 @@ def _other_result(result: Any) -> str:
 def _raised(
     error: Exception, params: Parameters, activations: Activations, Y: Tensor
 ) -> RuleOutput:
-    """A sentence for the line that raised; all lines if none can be found.
+    """Report an exception as a problem of the line that raised it, or else of all lines.
 
-    The lines before it are read from the frame that raised. Where the value that feeds it has the
-    wrong shape or dtype, that line is to blame.
+    The lines before it are read from the frame that raised. If the value that feeds the line has
+    the wrong shape or dtype, the line that computed this value is blamed.
     """
     message = f"the rule raised {type(error).__name__}: {' '.join(str(error).split())}"
     name, code, found = _failed_line(error)
     if name is None:
         return RuleOutput({}, dict.fromkeys(NAMES, message), "", set())
-    answer = _sorted(dict.fromkeys(NAMES) | found, {}, params, activations, Y)
+    output = _sorted(dict.fromkeys(NAMES) | found, {}, params, activations, Y)
     for missing in set(NAMES) - set(found):
-        answer.problems.pop(missing, None)
+        output.problems.pop(missing, None)
     feeds = {"dz2": None, "dW2": "dz2", "db2": "dz2", "dz1": "dz2", "dW1": "dz1", "db1": "dz1"}
-    if feeds[name] not in answer.problems:
-        answer.problems[name] = f"{message} in `{code}`"
-    return answer._replace(unanswered=f"{message} in the line of {name}")
+    if feeds[name] not in output.problems:
+        output.problems[name] = f"{message} in `{code}`"
+    return output._replace(failure=f"{message} in the line of {name}")
 
 
 def _failed_line(error: Exception) -> tuple[str | None, str, dict[str, Tensor]]:
-    """The line that was being assigned, or was never: its name, its code, what came before it."""
+    """Return the name and code of the line that failed, and the gradients computed before it."""
     frames = list(traceback.walk_tb(error.__traceback__))
     lines = traceback.extract_tb(error.__traceback__)
     for (frame, _), line in zip(reversed(frames), reversed(lines), strict=True):
@@ -169,7 +173,7 @@ def _failed_line(error: Exception) -> tuple[str | None, str, dict[str, Tensor]]:
 
 
 def _same(before: Tensor, after: Tensor) -> bool:
-    """Whether nothing was written; NaN counts as equal to itself."""
+    """Return whether two tensors are the same. NaN counts as equal to itself."""
     if before.shape != after.shape:
         return False
     return bool(((before == after) | ((before != before) & (after != after))).all())

@@ -62,7 +62,7 @@ def print_losses(losses: list[LostDigits], title: str) -> None:
     """Print the relative error of each quantity in each format, and below it what underflows.
 
     Args:
-        losses: of `precision.measure`.
+        losses: of `number_formats.measure`.
         title: above the table.
     """
     table = titled(title)
