@@ -499,7 +499,7 @@ def test_slips_are_warned_of_in_one_line_each(
     answer = train("data=iris", "model.hidden=3", "model.hidden=4", "trainer.devices=999")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == (  # 12, 18
-        "train.py: warning: model.hidden is given 2 times; the last one holds, model.hidden=4\n"
+        "train.py: warning: model.hidden is given 2 times; the last one counts: model.hidden=4\n"
         f"train.py: warning: trainer.devices=999: this machine has {launch.os.cpu_count()} cores, "
         "so each process is slower\n"
     )

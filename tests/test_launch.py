@@ -173,7 +173,7 @@ def test_multirun_under_torchrun_is_refused(train: Train, monkeypatch: pytest.Mo
     set_all(monkeypatch, TORCHRUN)
     done = train("-m", *SHORT, "seed=1,2")
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "leave torchrun away" in done.err
+    assert "leave out torchrun" in done.err
 
 
 def test_jobs_side_by_side_on_several_devices_are_refused(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_update_the_line_and_the_examples_are_named(train: Train, spoiled: i
     assert f"update {number}: the first value that is not finite is in dz1 = W2^T dz2" in answer.err
     assert f"for the examples {indices[spoiled]};" in answer.err
     first = sorted(indices[rows].tolist())[:8]
-    assert f"its batch are the examples {', '.join(map(str, first))}" in answer.err
+    assert f"its batch is the examples {', '.join(map(str, first))}" in answer.err
     last = answer.folder / "checkpoints" / "last.ckpt"
     assert f"last good checkpoint is {last} (update {number - 1})" in answer.err
     held = torch.load(last, weights_only=True)
@@ -121,7 +121,7 @@ def test_an_epoch_of_skipped_updates_alone_stops_the_run(
     assert answer.code == 1
     assert answer.err.count("\n") == 1, answer.err
     assert "update 5: the first value that is not finite is in dz1" in answer.err
-    assert "5 updates in a row were left out, as many as an epoch has" in answer.err
+    assert "5 updates in a row were skipped, as many as an epoch has" in answer.err
     assert not (answer.folder / "metrics.json").exists()
 
 

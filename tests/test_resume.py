@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from handgrad.devices.launch import Job
-from handgrad.devices.lightning import hide_hints
 from handgrad.runs.checkpointing import LastCheckpoint, Resumable
 from handgrad.runs.resume import fingerprint_of
 from handgrad.tasks import build, cli
@@ -50,7 +49,6 @@ def configured(*overrides: str) -> dict[str, Any]:
 
 def run(folder: Path, *overrides: str, begin: Path | None = None) -> dict[str, Any]:
     """Train as task=train does, but for what it prints and reports; the last checkpoint."""
-    hide_hints()
     config = configured(*overrides)
     data = build.data(config).read()
     network = build.network(config, data)

@@ -12,7 +12,7 @@ from handgrad.config.schema import PublishedFigure
 from handgrad.runs.tables import safe
 from handgrad.tasks.replay import report
 from handgrad.tasks.replay.verdict import Row as ReplayRow
-from handgrad.tasks.sweep import results
+from handgrad.tasks.sweep import results, summary
 from handgrad.tasks.sweep.job import Outcome
 
 COMMANDS = ["=1+1", "+A1", "-A1", "@SUM(A1)"]
@@ -78,7 +78,7 @@ def test_runs_and_overrides_are_no_formulas_in_the_table_of_a_sweep(
 ) -> None:
     """The table of a grid, of task=tune and of task=compare."""
     row = results.Row(text, {text: text, "seed": "-1"}, Outcome("failed", text), {"cost/val": -1.0})
-    results.write_csv([row], "cost/val", tmp_path / "results.csv")
+    summary.write_csv([row], "cost/val", tmp_path / "results.csv")
     found = cells(tmp_path / "results.csv")
     assert found.count(f"'{text}") == 3
     assert found.count("-1") == 1

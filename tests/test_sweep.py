@@ -5,6 +5,7 @@ import json
 import math
 import os
 import statistics
+import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
 
-from handgrad.tasks import compare
+from handgrad.tasks import compare, tune
 from handgrad.tasks import train as tasks_train
-from handgrad.tasks.sweep import names, results, studies
+from handgrad.tasks.sweep import names, results
 from handgrad.tasks.sweep.job import Outcome
 from handgrad.tasks.sweep.results import Row
 
@@ -87,11 +88,11 @@ def test_runs_over_seeds_have_a_median_and_a_spread() -> None:
         for seed, figure in enumerate(values)
     ]
     rows.append(Row("failed", {"hidden": "3", "seed": "9"}, Outcome("failed"), {}))
-    best, other = results.over_seeds(rows, "accuracy/val")
-    assert best.settings == {"hidden": "5"}
-    assert results.spread(best, "accuracy/val") == (statistics.median(figures["5"]), 0.3, 0.9)
-    assert (len(other.rows), other.runs) == (3, 4)
-    assert results.over_seeds([row("a", 0.1, 1), row("b", 0.2, 1)], "accuracy/val") == []
+    best, other = results.over_seeds(rows, "accuracy/val").itertuples()
+    assert best.Index == "hidden=5"
+    assert (best.median, best.least, best.most) == (statistics.median(figures["5"]), 0.3, 0.9)
+    assert (other.known, other.runs) == (3, 4)
+    assert results.over_seeds([row("a", 0.1, 1), row("b", 0.2, 1)], "accuracy/val").empty
 
 
 # Sweeps that are run
@@ -137,8 +138,8 @@ def test_a_sweep_started_again_goes_on_where_it_was(train: Train, tmp_path: Path
     os.remove(sweep / "seed=2" / "metrics.json")  # as if it had been ended before that
     again = train(*grid, "seed=1,2,3")
     assert again.code == 0, again.err
-    assert "seed=1 is done already and not run again" in again.out
-    assert "seed=2 goes on where it was interrupted" in again.out
+    assert "seed=1 is done already and is not run again" in again.out
+    assert "seed=2 continues where it was interrupted" in again.out
     assert (sweep / "seed=1" / "metrics.json").stat().st_mtime_ns == untouched
     final, before = json.loads((sweep / "seed=2" / "metrics.json").read_text()), json.loads(whole)
     assert final["run/updates"] == before["run/updates"]
@@ -146,7 +147,7 @@ def test_a_sweep_started_again_goes_on_where_it_was(train: Train, tmp_path: Path
     assert len(lines(sweep)) == 3
     other = train(*grid, "seed=1,2", "model.init=zeros")
     assert other.code == 2
-    assert other.err.startswith("train.py: hydra.sweep.dir=logs/grid: holds another sweep")
+    assert other.err.startswith("train.py: hydra.sweep.dir=logs/grid: contains another sweep")
     assert other.err.count("\n") == 1
 
 
@@ -200,7 +201,7 @@ def test_an_interrupted_search_tries_what_an_uninterrupted_one_does(
     assert tried(folder) == tried(whole.folder)
     other = train(*search, "tune.trials=3", "seed=1", into=folder)
     assert other.code == 2
-    assert "holds a search with other settings of seed" in other.err
+    assert "contains a search with other settings of seed" in other.err
 
 
 def test_a_trial_that_diverges_is_counted_and_passed_over(train: Train, tmp_path: Path) -> None:
@@ -225,13 +226,13 @@ def test_a_trial_that_diverges_is_counted_and_passed_over(train: Train, tmp_path
 
 
 def test_a_hopeless_trial_is_pruned_after_an_epoch() -> None:
-    study = optuna.create_study(direction="maximize", pruner=studies.pruner("median", 5))
+    study = optuna.create_study(direction="maximize", pruner=tune.pruner("median", 5))
     for _ in range(5):
         good = study.ask()
         for epoch in (1, 2, 3):
             good.report(0.9, epoch)
         study.tell(good, 0.9)
-    hopeless = studies.Pruning(study.ask(), "accuracy/val")
+    hopeless = tune.Pruning(study.ask(), "accuracy/val")
     fitted = fit("data=iris", "trainer.max_epochs=5", "optimizer.lr=1e-9", callbacks=[hopeless])
     assert hopeless.pruned
     assert fitted.trainer.current_epoch == 2  # the first is never judged
@@ -253,7 +254,8 @@ def test_a_search_that_cannot_be_is_refused(train: Train, space: str, line: str)
 
 
 def test_without_optuna_the_extra_is_named(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handgrad.tasks.tune.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "optuna", None)  # as if it could not be imported
+    monkeypatch.delitem(sys.modules, "handgrad.tasks.tune")
     answer = train(*SEARCH)
     assert answer.code == 2
     assert answer.err == 'train.py: task=tune needs Optuna: pip install -e ".[sweep]"\n'
@@ -321,4 +323,4 @@ def test_a_comparison_shows_what_differs(train: Train) -> None:
     assert compare.shared(runs)[0] == "Not the same batches in the same order: seed is 1, 2."
     missing = train("task=compare", "compare.runs=[nowhere,nothing]")
     assert (missing.code, missing.err.count("\n")) == (2, 1)
-    assert "compare.runs: nowhere holds no trained run" in missing.err
+    assert "compare.runs: nowhere contains no trained run" in missing.err

@@ -12,7 +12,7 @@ TYPED = 32  # values of one key that somebody typed; more of them are a range
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration, resolved, in plain containers, without Hydra's own part.
+    """Return a composed configuration, resolved, in plain containers, without Hydra's own part.
 
     Raises:
         BadInput: if a value is missing.
@@ -25,13 +25,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(ours, resolve=True)  # pyright: ignore[reportReturnType]
 
 
-def as_typed(config: DictConfig) -> list[str]:
-    """The overrides of the command line; an interpolation in one is left as it is."""
-    return OmegaConf.to_container(config.hydra.overrides.task)  # pyright: ignore[reportReturnType]
-
-
 def every_value(overrides: list[str]) -> Iterator[list[str]]:
-    """Command lines of single runs that together hold every value of a grid.
+    """Yield command lines of single runs that together hold every value of a grid.
 
     They are as many as its longest list, not as its jobs, because each takes time to compose.
     """

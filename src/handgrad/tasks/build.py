@@ -1,7 +1,7 @@
 """From the validated configuration to objects: each class is made in one place, here."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,25 +23,28 @@ from handgrad.dashboard.pictures.callback import Album, next_picture
 from handgrad.data.checks import available_memory
 from handgrad.data.module import ExampleData
 from handgrad.devices import equal_weights
-from handgrad.devices.lightning import take_over_signals
+from handgrad.devices.equal_weights import DriftCheck
+from handgrad.devices.lightning import hide_hints, take_over_signals
 from handgrad.module import Schedule, TwoLayerNetwork
-from handgrad.runs import loading
+from handgrad.runs import loading, resume
 from handgrad.runs.checkpoint_content import data_node
 from handgrad.runs.checkpoint_file import CheckpointFiles
-from handgrad.runs.checkpointing import BestCheckpoint, LastCheckpoint, Patience
+from handgrad.runs.checkpointing import BestCheckpoint, LastCheckpoint, Patience, Resumable
 from handgrad.runs.curves import LearningCurves
+from handgrad.runs.live_check import LiveCheck
 from handgrad.runs.progress import TrainingProgress
+from handgrad.runs.resume import Start, fingerprint_of
 from handgrad.runs.stopping import SignalStop
 from handgrad.training.updates import UpdateSettings
 
 CACHED_ACTIVATIONS = 2**19  # numbers of a hidden layer that stay in a processor's cache
-SMALLEST_PIECE = 1000  # rows: fewer take long to add, more exceed autograd's memory
+SMALLEST_MICROBATCH = 1000  # rows: fewer take long to add, more exceed autograd's memory
 DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16}  # all others keep float32
 
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """What is raised within is the user's to mend: one line, exit code 2.
+    """Turn what is raised within into bad input: one line, exit code 2.
 
     Raises:
         BadInput: in place of a ValueError, an OSError or a failed instantiation.
@@ -54,7 +57,7 @@ def bad_input() -> Iterator[None]:
 
 
 def data(config: dict[str, Any]) -> ExampleData:
-    """The data module, not yet read."""
+    """Return the data module, not yet read."""
     node = dict(config["data"])
     common = inspect.signature(ExampleData).parameters
     ours = {name: node.pop(name) for name in list(node) if name in common and name != "seed"}
@@ -62,7 +65,7 @@ def data(config: dict[str, Any]) -> ExampleData:
         source = instantiate(node)
         source.prepare()
     if ours["microbatch"] == "auto":
-        ours["microbatch"] = microbatch(config)
+        ours["microbatch"] = _microbatch(config)
     return ExampleData(
         source,
         **ours,
@@ -73,11 +76,11 @@ def data(config: dict[str, Any]) -> ExampleData:
     )
 
 
-def microbatch(config: dict[str, Any]) -> int | None:
-    """The rows computed at once where data.microbatch=auto says nothing else.
+def _microbatch(config: dict[str, Any]) -> int | None:
+    """Choose the rows of a microbatch for data.microbatch=auto.
 
     On a processor, those whose hidden layer stays in the cache, which bounds the memory of an
-    update too. None for whole batches: on a GPU, and where the pieces follow another rule.
+    update too. None for whole batches: on a GPU, and where microbatches follow another rule.
     """
     accelerators = (torch.cuda, torch.backends.mps)
     on_cpu = config["trainer"]["accelerator"] == "cpu" or not any(
@@ -85,14 +88,14 @@ def microbatch(config: dict[str, Any]) -> int | None:
     )
     if not on_cpu or config["reproducible"] == "bitwise":
         return None
-    return max(SMALLEST_PIECE, CACHED_ACTIVATIONS // config["model"]["hidden"])
+    return max(SMALLEST_MICROBATCH, CACHED_ACTIVATIONS // config["model"]["hidden"])
 
 
 def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
-    """The network that fits the data, with its rule and its optimizer."""
+    """Return the network that fits the data, with its rule and its optimizer."""
     optimizer = dict(config["optimizer"])
     model = config["model"]
-    check_sizes(model["hidden"], examples)
+    _check_sizes(model["hidden"], examples)
     optimizer.pop("accumulate")
     with bad_input():
         guarded = instantiate(config["backward"], _partial_=True)
@@ -116,11 +119,11 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
                 compile=model["compile"],
             ),
             optimizer=instantiate(optimizer, _partial_=True),
-            schedule=schedule(config["scheduler"]),
+            schedule=_schedule(config["scheduler"]),
         )
 
 
-def schedule(node: dict[str, Any]) -> Schedule | None:
+def _schedule(node: dict[str, Any]) -> Schedule | None:
     """Return the schedule of the learning rate; None where it stays constant."""
     scheduler = dict(node)
     interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
@@ -129,21 +132,21 @@ def schedule(node: dict[str, Any]) -> Schedule | None:
     return Schedule(instantiate(scheduler, _partial_=True), interval, monitor)
 
 
-def check_sizes(hidden: int, data: ExampleData) -> None:
-    """Refuse a network that the memory cannot hold, before it is made; warn of a lone batch.
+def _check_sizes(hidden: int, data: ExampleData) -> None:
+    """Refuse a network that the memory cannot hold, before it is made, and warn of a lone batch.
 
-    Counted are the weights with their gradient and two states of an optimizer, and the hidden layer
-    of the smallest piece of a batch, forward and backward.
+    This counts the weights with their gradient and two states of an optimizer, and the hidden layer
+    of the smallest microbatch, forward and backward.
 
     Raises:
         BadInput: with both sizes.
     """
     examples, inputs = len(data.indices["train"]), data.examples.X.shape[1]
-    numbers = inputs + data.examples.n_outputs + 1 + min(SMALLEST_PIECE, examples)
+    numbers = inputs + data.examples.n_outputs + 1 + min(SMALLEST_MICROBATCH, examples)
     size, memory = 4 * hidden * numbers * data.dtype.itemsize, available_memory()
     if memory is not None and size > memory:
         raise BadInput(
-            f"model.hidden={hidden}: such a network takes {size / 2**30:.1f} GiB to train, and "
+            f"model.hidden={hidden}: training this network takes {size / 2**30:.1f} GiB, and "
             f"{memory / 2**30:.1f} GiB of memory are free"
         )
     if data.batch_size != "full" and int(data.batch_size) > examples:
@@ -154,7 +157,7 @@ def check_sizes(hidden: int, data: ExampleData) -> None:
 
 
 def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L.Trainer:
-    """The Trainer with its loggers and callbacks.
+    """Return the Trainer with its loggers and callbacks.
 
     Args:
         config: validated.
@@ -167,9 +170,10 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
     flags = dict(config["trainer"])
     if flags["precision"] == "16-mixed" and not torch.cuda.is_available():
         raise BadInput(
-            "trainer.precision=16-mixed needs a GPU, and there is none; use bf16-mixed, bf16-true, "
-            "32-true or 64-true"
+            "trainer.precision=16-mixed needs a GPU, and this machine has none; use bf16-mixed, "
+            "bf16-true, 32-true or 64-true"
         )
+    hide_hints()
     flags["strategy"] = equal_weights.choose(flags, flags.pop("timeout"))
     callbacks = [*extra]
     if flags["enable_progress_bar"]:
@@ -193,7 +197,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
 
 
 def loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
-    """The loggers, which write into the run's folder.
+    """Return the loggers, which write into the run's folder.
 
     Raises:
         BadInput: if there is no such class.
@@ -205,15 +209,14 @@ def loggers(config: dict[str, Any], folder: Path) -> list[Logger]:
 
 
 def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Callback]:
-    """What keeps the network while it trains, and what ends the training early.
+    """Return the callbacks that keep the network and its curves, and that end the training early.
 
     Raises:
-        BadInput: if early stopping is to watch a validation that there is none of.
+        BadInput: if early stopping is to watch a validation and there is none, or a split whose
+            curve is wanted is empty.
     """
-    checkpoint, early = (
-        config["callbacks"]["checkpoint"],
-        dict(config["callbacks"]["early_stopping"]),
-    )
+    wanted = config["callbacks"]
+    checkpoint, early, curves = wanted["checkpoint"], wanted["early_stopping"], wanted["curves"]
     trainer, monitor = config["trainer"], checkpoint["monitor"]
     validated = len(data.indices["val"]) > 0 and trainer["limit_val_batches"] != 0
     kept: list[Callback] = []
@@ -228,43 +231,19 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
         if not validated and early["monitor"].endswith("/val"):
             raise BadInput(
                 f"callbacks.early_stopping.monitor={early['monitor']}: there is no validation "
-                "part; give data.validation, or watch cost/train or accuracy/train"
+                "split; give data.validation, or watch cost/train or accuracy/train"
             )
         kept.append(Patience(**early))
-    return [*kept, *recorders(config, data, folder)]
-
-
-def recorders(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Callback]:
-    """What records the learning curves, if that is wanted.
-
-    Raises:
-        BadInput: if a part that is to be evaluated is empty.
-    """
-    curves = config["callbacks"]["curves"]
-    for part in curves["parts"]:
-        if not len(data.indices[part]):
-            raise BadInput(f"callbacks.curves.parts={curves['parts']}: the part {part} is empty")
-    wanted = curves["parts"] or curves["gradient"]
-    return [LearningCurves(folder / "curves.csv", **curves)] if wanted else []
-
-
-def dashboard(config: dict[str, Any], folder: Path) -> list[Dashboard]:
-    """What shows the training; nothing where it is off."""
-    tier, share = config["dashboard"]["tier"], config["dashboard"]["share"]
-    if tier == "off":
-        return []
-    text, found = OmegaConf.to_yaml(OmegaConf.create(config)), hparams.values(config)
-    return [Dashboard(tier, share, folder, text, found, checked=config["check"]["at_start"])]
-
-
-def album(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Album]:
-    """What draws the training; nothing where the dashboard is off."""
-    tier, share, png = (config["dashboard"][key] for key in ("tier", "share", "save_png"))
-    return [] if tier == "off" else [Album(data, tier, share, folder / "pictures" if png else None)]
+    for split in curves["parts"]:
+        if not len(data.indices[split]):
+            raise BadInput(f"callbacks.curves.parts={curves['parts']}: the split {split} is empty")
+    if curves["parts"] or curves["gradient"]:
+        kept.append(LearningCurves(folder / "curves.csv", **curves))
+    return kept
 
 
 def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
-    """How many updates may run until something else is due, as a function of the updates done."""
+    """Return how many updates may run until something else is due, given the updates done."""
     if config["trainer"]["val_check_interval"] is not None:
         return lambda done: 1
     cadences = [
@@ -285,17 +264,86 @@ def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
     return updates
 
 
-class Trained(NamedTuple):
-    """A trained network with the data to apply it to."""
+class Training(NamedTuple):
+    """Holds all that a training needs."""
+
+    trainer: L.Trainer
+    network: TwoLayerNetwork
+    data: ExampleData
+    start: Start
+    check: LiveCheck
+    dashboard: Dashboard | None  # None where it is off
+    album: Album | None  # likewise
+
+
+def training(
+    config: dict[str, Any], folder: Path, *, watchers: Sequence[Callback] = ()
+) -> Training:
+    """Read the data, and build the network and the Trainer with all callbacks of a training.
+
+    Args:
+        config: validated.
+        folder: of the run.
+        watchers: the caller's own callbacks.
+
+    Raises:
+        BadInput: if the data, the rule, the device or the checkpoint are not what they must be.
+    """
+    examples = data(config)
+    with bad_input():
+        examples.read()
+    model, made_of = network(config, examples), fingerprint_of(config, examples)
+    start = resume.find(config, folder, made_of, model)
+    check = LiveCheck.from_keys(config["check"])
+    board, album = _pictures(config, examples, folder)
+    callbacks = [
+        *(each for each in (board, album) if each),
+        Resumable(config, made_of),
+        check,
+        *watchers,
+        DriftCheck(),
+        *keepers(config, examples, folder),
+    ]
+    loop = trainer(config, folder, extra=callbacks)
+    examples.horizon = horizon(config, loop)
+    return Training(loop, model, examples, start, check, board, album)
+
+
+def _pictures(
+    config: dict[str, Any], data: ExampleData, folder: Path
+) -> tuple[Dashboard | None, Album | None]:
+    """Return what shows and what draws the training; None where the dashboard is off."""
+    tier, share, png = (config["dashboard"][key] for key in ("tier", "share", "save_png"))
+    if tier == "off":
+        return None, None
+    text, found = OmegaConf.to_yaml(OmegaConf.create(config)), hparams.values(config)
+    board = Dashboard(tier, share, folder, text, found, checked=config["check"]["at_start"])
+    return board, Album(data, tier, share, folder / "pictures" if png else None)
+
+
+class Restored(NamedTuple):
+    """Holds a trained network with the data to apply it to."""
 
     network: TwoLayerNetwork
     data: ExampleData
     config: dict[str, Any]  # of this run, with the training's seed, and its data unless named
     own_file: bool  # whether the data are a file named for this run: then every row counts
 
+    def read(self, *, target_required: bool = True) -> None:
+        """Read the data: split as in training, or every row of a file named for this run.
 
-def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Trained:
-    """The network of `ckpt_path` and the data it was trained on, or those named for this run.
+        Raises:
+            BadInput: if they cannot be read, or do not fit the network.
+        """
+        with bad_input():
+            if self.own_file:
+                self.data.read_unsplit(target_required=target_required)
+            else:
+                self.data.read()
+
+
+def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Restored:
+    """Return the network of `ckpt_path`, and the data of its training or those named for this run.
 
     Args:
         config: of this run.
@@ -311,4 +359,4 @@ def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Train
     config = {**config, "data": node, "seed": checkpoint["hyper_parameters"]["seed"]}
     examples = data(config)
     examples.load_state_dict(checkpoint["ExampleData"])
-    return Trained(loading.network(checkpoint), examples, config, own_file=own and "path" in node)
+    return Restored(loading.network(checkpoint), examples, config, own_file=own and "path" in node)

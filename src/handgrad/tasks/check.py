@@ -1,4 +1,4 @@
-"""Prove a backward rule: line by line against autograd, whole against numerical derivatives."""
+"""Check a backward rule: line by line against autograd, whole against numerical derivatives."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ from handgrad.backprop import Cost, Gradients, Parameters, forward
 from handgrad.config.errors import WrongGradient
 from handgrad.dashboard.pictures.canvas import publish
 from handgrad.dashboard.pictures.evidence import error_curves
-from handgrad.devices.lightning import hide_hints
 from handgrad.module import TwoLayerNetwork
 from handgrad.rules.feedback import Rule
 from handgrad.runs import loading
 from handgrad.runs.folder import write_json
-from handgrad.runs.tables import print_losses, print_report
+from handgrad.runs.tables import markdown_table, print_losses, print_report
 from handgrad.tasks import build
 
 EVIDENCE = {  # method -> its step, and the largest relative error of a right gradient in float64
@@ -38,31 +37,32 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the data, the rule or the checkpoint are not what they must be.
         WrongGradient: if a line is wrong and check.on_failure is "stop".
     """
-    hide_hints()
-    network, X, Y = subject(config, overrides, folder)
-    assert network.updates.rule is not None, "the configuration names a rule"
+    network, X, Y = _subject(config, overrides, folder)
+    rule = network.updates.rule
+    assert rule is not None, "the configuration names a rule"
     params = Parameters(*(parameter.detach() for parameter in network.params))
-    probes = [
-        audit_probes(network.updates.rule, network.cost, d) for d in (torch.float32, torch.float64)
-    ]
-    report = worst([*probes, audit(network.updates.rule, params, X, Y, network.cost)])
-    evidence = numerical_evidence(network.updates.rule, params, X, Y, network.cost)
+    probes = [audit_probes(rule, network.cost, d) for d in (torch.float32, torch.float64)]
+    report = worst([*probes, audit(rule, params, X, Y, network.cost)])
+    evidence = _evidence(rule, params, X, Y, network.cost)
     unproved = [line.name for line in report.lines if not line.ok]
-    wrong = list(report.wrong) or unproved or contradicted(report, evidence)
-    title = f"{config['backward']['_target_']}: each line against autograd, all against evidence"
+    wrong = list(report.wrong) or unproved or _contradicted(report, evidence)
+    title = f"{config['backward']['_target_']}: against autograd, and against numerical derivatives"
     print_report(report, title, evidence)
-    draw(config, folder, params, X, Y, network.cost)
+    figure = error_curves(error_versus_h(params, X, Y, network.cost))
+    path = folder / "error_versus_h.png"
+    publish(figure, "check/error_versus_h", build.loggers(config, folder), path)
+    Console().print(f"The errors of the numerical derivatives: {path}", soft_wrap=True)
     if config["check"]["precision"]:
-        report_losses(config, folder, network, X, Y)
+        _report_losses(config, folder, network, X, Y)
     write_json(folder / "metrics.json", {"check/wrong": wrong})
     if wrong and config["check"]["on_failure"] == "stop":
         raise WrongGradient(wrong, "task=check")
 
 
-def subject(
+def _subject(
     config: dict[str, Any], overrides: list[str], folder: Path
 ) -> tuple[TwoLayerNetwork, Tensor, Tensor]:
-    """The network, at its first weights or those of `ckpt_path`, and rows of its data."""
+    """Return the network, at its first weights or those of `ckpt_path`, and rows of its data."""
     data = build.data(config)
     with build.bad_input():
         data.read()
@@ -77,10 +77,10 @@ def subject(
     return network.to(X.dtype), X, Y
 
 
-def numerical_evidence(
+def _evidence(
     rule: Rule, params: Parameters, X: Tensor, Y: Tensor, cost: Cost
 ) -> dict[str, dict[str, float]]:
-    """For each method, the relative error of dW1, db1, dW2, db2; empty if the rule fails."""
+    """Return each method's relative errors of dW1, db1, dW2, db2, or nothing if the rule fails."""
     params = Parameters(*(parameter.double() for parameter in params))
     X, Y = X.double(), Y.double()
     try:
@@ -98,8 +98,8 @@ def numerical_evidence(
         return {}
 
 
-def contradicted(report: Report, evidence: dict[str, dict[str, float]]) -> list[str]:
-    """Lines that the audit passes and a numerical derivative does not."""
+def _contradicted(report: Report, evidence: dict[str, dict[str, float]]) -> list[str]:
+    """Return the lines that the audit passes and a numerical derivative does not."""
     if any(line.angle is not None for line in report.lines):
         return []  # the rule leaves the gradient on purpose
     return [
@@ -109,35 +109,19 @@ def contradicted(report: Report, evidence: dict[str, dict[str, float]]) -> list[
     ]
 
 
-def draw(
-    config: dict[str, Any], folder: Path, params: Parameters, X: Tensor, Y: Tensor, cost: Cost
-) -> None:
-    """The error of the numerical derivatives against their step, as a picture."""
-    figure = error_curves(error_versus_h(params, X, Y, cost))
-    path = folder / "error_versus_h.png"
-    publish(figure, "check/error_versus_h", build.loggers(config, folder), path)
-    Console().print(f"The errors of the numerical derivatives: {path}", soft_wrap=True)
-
-
-def report_losses(
+def _report_losses(
     config: dict[str, Any], folder: Path, network: TwoLayerNetwork, X: Tensor, Y: Tensor
 ) -> None:
-    """What formats of fewer bits lose: on the terminal, in TensorBoard, and as precision.csv."""
+    """Show what formats of fewer bits lose: on the terminal, in TensorBoard, as precision.csv."""
     device = build.trainer(config, folder, extra=[]).strategy.root_device
-    assert network.updates.bind_rule is not None, "the configuration names a rule"
-    losses = number_formats.measure(
-        network.updates.bind_rule, network.params, X, Y, network.cost, device
-    )
+    bind_rule = network.updates.bind_rule
+    assert bind_rule is not None, "the configuration names a rule"
+    losses = number_formats.measure(bind_rule, network.params, X, Y, network.cost, device)
     print_losses(losses, f"Each line against float64, {len(X)} examples, on {device}")
     table = pd.DataFrame(losses)
     table.to_csv(folder / "precision.csv", index=False)
+    text = markdown_table(list(table.columns), table.itertuples(index=False))
     for logger in build.loggers(config, folder):
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text("check/precision", markdown(table))
+            logger.experiment.add_text("check/precision", text)
             logger.experiment.flush()
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table as TensorBoard shows it."""
-    rows = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

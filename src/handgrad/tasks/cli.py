@@ -1,4 +1,7 @@
-"""From the command line to a task: compose, refuse what is wrong, run, answer with an exit code."""
+"""From the command line to a task: compose, refuse what is wrong, run, answer with an exit code.
+
+Nothing heavy is imported before a configuration has passed, so that help and refusals come at once.
+"""
 
 import importlib
 import os
@@ -13,6 +16,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
@@ -26,36 +30,13 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
-from handgrad.config.compose import as_typed, every_value, plain
+from handgrad.config.compose import every_value, plain
 from handgrad.config.errors import BadInput, Failed, printable, warn
 from handgrad.devices import ranks
 from handgrad.runs.folder import claimed, probe
 
-# FOLDED from help_page.py: '`--help` in less than half the time, the same to the letter.'
-with_a_copy = ConfigLoaderImpl.get_group_options
-
-
-def get_group_options(
-    self: ConfigLoaderImpl,
-    group_name: str,
-    results_filter: ObjectType | None = ObjectType.CONFIG,
-    config_name: str | None = None,
-    overrides: list[str] | None = None,
-) -> list[str]:
-    """The choices of a group; only a search path of one's own needs a copy of the repository."""
-    if config_name or overrides:
-        return with_a_copy(self, group_name, results_filter, config_name, overrides)
-    return self.repository.get_group_options(group_name, results_filter)
-
-
-def list_groups_without_copies() -> None:
-    """Keep Hydra from copying its whole repository for each group that it lists: 119 times."""
-    options: Any = get_group_options
-    ConfigLoaderImpl.get_group_options = options
-
-
 BAD_INPUT = 2
-ODD_CHOICE = (TypeError, ValueError)  # of Hydra, where a group is to be no name, or [false]
+ODD_CHOICE = (TypeError, ValueError)  # raised by Hydra where a group is set to null or to [false]
 ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -71,13 +52,13 @@ def main(config_path: Path) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us as exceptions
     OmegaConf.register_new_resolver("process", os.getpid, replace=True)
     warnings.formatwarning = lambda message, *_, **__: f"train.py: warning: {message}\n"
-    list_groups_without_copies()
+    ConfigLoaderImpl.get_group_options = get_group_options  # pyright: ignore[reportAttributeAccessIssue]
     codes: list[int] = []  # of the jobs; there are several with --multirun
 
     @hydra.main(version_base="1.3", config_path=str(config_path), config_name="config")
     def composed(config: DictConfig) -> None:
         codes.append(0)
-        codes[-1] = run(config)
+        codes[-1] = _run_job(config)
 
     try:
         sys.argv[1:] = flags_first(sys.argv[1:])
@@ -86,18 +67,12 @@ def main(config_path: Path) -> int:
     except (BadInput, HydraException, OmegaConfBaseException, YAMLError, *ODD_CHOICE) as error:
         if codes:
             raise  # not about the command line: a job was running
-        return refuse(error)
+        return _refuse(error)
     return max(codes, default=0)
 
 
-def refuse(error: Exception) -> int:
-    """Print one line about bad input."""
-    print(f"train.py: {printable(one_line(error))}", file=sys.stderr)
-    return BAD_INPUT
-
-
 def flags_first(arguments: list[str]) -> list[str]:
-    """The same command line, with Hydra's flags before the overrides, where it wants them.
+    """Return the command line with Hydra's flags before the overrides, where Hydra needs them.
 
     Raises:
         BadInput: if a flag does not exist or lacks its value; one line instead of Hydra's usage.
@@ -115,31 +90,101 @@ def flags_first(arguments: list[str]) -> list[str]:
     return flags + overrides
 
 
-def check_choices(overrides: list[str]) -> None:
-    """Refuse several choices of a group of which a run has one; Hydra would mix them.
+with_a_copy = ConfigLoaderImpl.get_group_options
 
-    Raises:
-        BadInput: one line that names the group.
+
+def get_group_options(
+    self: ConfigLoaderImpl,
+    group_name: str,
+    results_filter: ObjectType | None = ObjectType.CONFIG,
+    config_name: str | None = None,
+    overrides: list[str] | None = None,
+) -> list[str]:
+    """List the choices of a group, in less than half of Hydra's time for `--help`.
+
+    Hydra copies its whole repository for each of the 119 groups. Only a search path of one's own
+    requires the copy.
     """
-    from handgrad.config.schema import BY_TARGET
-
-    for override in overrides:
-        group, _, choice = override.partition("=")
-        if group in BY_TARGET and choice.startswith("["):
-            raise BadInput(f"{override}: one choice; a grid is -m {group}={choice.strip('[]')}")
+    if config_name or overrides:
+        return with_a_copy(self, group_name, results_filter, config_name, overrides)
+    return self.repository.get_group_options(group_name, results_filter)
 
 
-def given_twice(overrides: list[str]) -> None:
-    """Warn of keys that the command line gives more than once, of which the last holds."""
+class Gate(Callback):
+    """Refuses a wrong configuration before Hydra makes the run's folder.
+
+    It leaves by SystemExit, because Hydra swallows exceptions here.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a run with a wrong configuration, or whose folder cannot be used."""
+        given = _as_typed(config)
+        try:
+            self.check(config, given)
+            if ranks.is_first():
+                HydraConfig.instance().set_config(config)  # the folder's name refers to it
+                folder = Path(config.hydra.run.dir)
+                with claimed(folder):
+                    probe(folder)
+        except (BadInput, OmegaConfBaseException) as error:
+            sys.exit(_refuse(error))
+        _warn_of_repeats(given)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a sweep that holds a wrong value, or that torchrun or srun started.
+
+        Each process of these would run the whole sweep.
+        """
+        if launcher := ranks.launched_by():
+            message = f"--multirun starts the devices' processes itself: leave out {launcher}"
+            sys.exit(_refuse(BadInput(message)))
+        given = _as_typed(config)
+        try:
+            for overrides in every_value(given):
+                self.check(hydra.compose("config", overrides), overrides)
+        except (BadInput, HydraException, OmegaConfBaseException) as error:
+            sys.exit(_refuse(error))
+        _warn_of_repeats(given)
+
+    def check(self, config: DictConfig, given: list[str]) -> None:
+        """Refuse a wrong configuration, or several choices of a group of which a run has one.
+
+        Raises:
+            BadInput: one line that names the key and what is accepted.
+        """
+        from handgrad.config.schema import BY_TARGET
+        from handgrad.config.validate import validate
+
+        validate(plain(config))
+        for override in given:
+            group, _, choice = override.partition("=")
+            if group in BY_TARGET and choice.startswith("["):  # Hydra would mix them
+                grid = f"-m {group}={choice.strip('[]')}"
+                raise BadInput(f"{override}: a run takes one choice; for a grid, write {grid}")
+
+
+def _as_typed(config: DictConfig) -> list[str]:
+    """Return the overrides of the command line, with interpolations left as they are."""
+    return OmegaConf.to_container(config.hydra.overrides.task)  # pyright: ignore[reportReturnType]
+
+
+def _warn_of_repeats(overrides: list[str]) -> None:
+    """Warn of keys that the command line gives more than once."""
     keys = [override.lstrip("+").partition("=")[0] for override in overrides]
     for key, count in Counter(keys).items():
         if count > 1:
             last = next(each for each in reversed(overrides) if each.lstrip("+").startswith(key))
-            warn(f"{key} is given {count} times; the last one holds, {last}")
+            warn(f"{key} is given {count} times; the last one counts: {last}")
+
+
+def _refuse(error: Exception) -> int:
+    """Print one line about bad input."""
+    print(f"train.py: {printable(one_line(error))}", file=sys.stderr)
+    return BAD_INPUT
 
 
 def one_line(error: Exception) -> str:
-    """Hydra's and our own errors as one line that names the key and what is accepted."""
+    """Return Hydra's and our own errors as one line that names the key and what is accepted."""
     from handgrad.config.refusals import unknown_key
     from handgrad.config.schema import GROUPS
 
@@ -147,7 +192,7 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
         quoted = f"'{key or 'KEY'}=\"{value or 'VALUE'}\"'"
-        return f"{error.override}: not KEY=VALUE; quote an odd value twice, as in {quoted}"
+        return f"{error.override}: is not KEY=VALUE; quote an unusual value twice, as in {quoted}"
     if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
         return " ".join(f"{error.full_key}: {error.msg}".split())
     if isinstance(error, TypeError) or "Config group override must be" in text:
@@ -164,54 +209,8 @@ def one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-class Gate(Callback):
-    """Refuses a wrong configuration before Hydra makes the run's folder."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Called before the run; leaves by SystemExit, because Hydra swallows exceptions here."""
-        given = as_typed(config)
-        try:
-            self.check(config, given)
-            if ranks.is_first():
-                HydraConfig.instance().set_config(config)  # the folder's name refers to it
-                folder = Path(config.hydra.run.dir)
-                with claimed(folder):
-                    probe(folder)
-        except (BadInput, OmegaConfBaseException) as error:
-            sys.exit(refuse(error))
-        given_twice(given)
-
-    def check(self, config: DictConfig, given: list[str]) -> None:
-        """Refuse a wrong configuration, or overrides that say two things.
-
-        Raises:
-            BadInput: one line that names the key and what is accepted.
-        """
-        from handgrad.config.validate import validate
-
-        validate(plain(config))
-        check_choices(given)
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Called before a sweep; each process of torchrun or srun would run all of it."""
-        if launcher := ranks.launched_by():
-            message = f"--multirun starts the devices' processes itself: leave {launcher} away"
-            sys.exit(refuse(BadInput(message)))
-        given = as_typed(config)
-        try:
-            for overrides in every_value(given):
-                self.check(hydra.compose("config", overrides), overrides)
-        except (BadInput, HydraException, OmegaConfBaseException) as error:
-            sys.exit(refuse(error))
-        given_twice(given)
-
-
-def run(config: DictConfig) -> int:
-    """Run one job in its folder.
-
-    Returns:
-        Its exit code.
-    """
+def _run_job(config: DictConfig) -> int:
+    """Run one job in its folder, and return its exit code."""
     from handgrad.tasks.sweep import job
 
     hydra_config = HydraConfig.get()
@@ -219,17 +218,20 @@ def run(config: DictConfig) -> int:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
         with job.kept(folder) if in_sweep else nullcontext():
-            start(config, list(hydra_config.overrides.task), folder, in_sweep)
+            _start(config, hydra_config, folder, in_sweep=in_sweep)
     except (BadInput, OmegaConfBaseException) as error:
-        return refuse(error)
+        return _refuse(error)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def start(config: DictConfig, overrides: list[str], folder: Path, in_sweep: bool) -> None:
-    """Validate and start a job.
+def _start(config: DictConfig, hydra_config: HydraConf, folder: Path, *, in_sweep: bool) -> None:
+    """Start a job, on as many devices as it asks for.
+
+    The gate has validated a single run. Of a sweep it has seen every value, but not in the
+    combinations that the jobs have: a job of a sweep is validated here.
 
     Raises:
         BadInput: if its configuration is wrong, or the task finds its input wrong.
@@ -240,10 +242,11 @@ def start(config: DictConfig, overrides: list[str], folder: Path, in_sweep: bool
     from handgrad.tasks.sweep import job
 
     values = plain(config)
-    validate(values)
-    wanted = launch.Job(run_task, values, overrides, folder)
+    if in_sweep or "gate" not in (hydra_config.callbacks or ()):
+        validate(values)
+    wanted = launch.Job(run_task, values, list(hydra_config.overrides.task), folder)
     if in_sweep:
-        side_by_side = HydraConfig.get().launcher._target_ != ONE_AFTER_THE_OTHER
+        side_by_side = hydra_config.launcher._target_ != ONE_AFTER_THE_OTHER
         job.run(wanted, side_by_side=side_by_side)
     else:
         launch.run(wanted, parallel_launcher=False)

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from handgrad.backprop import backward, forward
 from handgrad.data.module import ExampleData
-from handgrad.devices.lightning import hide_hints
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.tables import safe
 from handgrad.statistics.gradients import example_norms
@@ -24,17 +23,12 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     Raises:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
-    hide_hints()
     trained = build.restore(config, overrides, folder)
+    trained.read()
     data = trained.data
-    with build.bad_input():
-        if trained.own_file:
-            data.read_unsplit(target_required=True)
-        else:
-            data.read()
     data.setup("test")
     network = trained.network.to(data.dtype)
-    tables = [listed(network, data, part) for part in data.indices if len(data.indices[part])]
+    tables = [_listed(network, data, split) for split in data.indices if len(data.indices[split])]
     table = pd.concat(tables).sort_values("gradient_norm", ascending=False, kind="stable")
     if trained.own_file:
         table["part"] = "file"
@@ -45,14 +39,14 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     )
 
 
-def listed(network: TwoLayerNetwork, data: ExampleData, part: str) -> pd.DataFrame:
-    """One row for each example of a part, in the part's order.
+def _listed(network: TwoLayerNetwork, data: ExampleData, split: str) -> pd.DataFrame:
+    """Return a row for each example of a split, in the split's order.
 
     The columns are row, label, prediction, probability (of the prediction), gradient_norm, part;
     with independent labels a label, a prediction and a probability for each of them.
     """
-    answers, norms = measure(network, data, part)
-    examples, rows = data.examples, data.indices[part]
+    answers, norms = _measure(network, data, split)
+    examples, rows = data.examples, data.indices[split]
     table = tabulate(answers, examples, rows)
     if examples.multi_label:
         assert examples.target is not None, "the source was asked for a target"
@@ -61,22 +55,22 @@ def listed(network: TwoLayerNetwork, data: ExampleData, part: str) -> pd.DataFra
     else:
         probability = table.filter(regex="^probability_").max(axis=1)
         table = table[["row", "label", "prediction"]].assign(probability=probability)
-    return table.assign(gradient_norm=norms, part=part)
+    return table.assign(gradient_norm=norms, part=split)
 
 
 @torch.no_grad()
-def measure(
-    network: TwoLayerNetwork, data: ExampleData, part: str
+def _measure(
+    network: TwoLayerNetwork, data: ExampleData, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The answer to each example, and the norm of its gradient by the equations.
+    """Return the network's answer to each example, and the norm of its gradient by the equations.
 
-    Whatever rule trained the network, the gradient is that of its cost.
+    The gradient is that of the network's cost, whatever rule trained it.
 
     Returns:
         Answers (m, outputs) and norms (m,).
     """
     answers, norms = [], []
-    for inputs, targets in data.chunks(part):
+    for inputs, targets in data.chunks(split):
         activations = forward(network.params, inputs)
         gradients = backward(network.params, activations, inputs, targets, dz2=network.cost.dz2)
         answers.append(activations.A2.float())

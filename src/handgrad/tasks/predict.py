@@ -9,24 +9,18 @@ import torch
 from rich.console import Console
 
 from handgrad.data.examples import Examples
-from handgrad.devices.lightning import hide_hints
 from handgrad.runs.tables import safe
 from handgrad.tasks import build
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """Predict the test part of the training's data, or every row of a file named for it.
+    """Predict the test split of the training's data, or every row of a file named for it.
 
     Raises:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
-    hide_hints()
     trained = build.restore(config, overrides, folder)
-    with build.bad_input():
-        if trained.own_file:
-            trained.data.read_unsplit()
-        else:
-            trained.data.read()
+    trained.read(target_required=False)
     trainer = build.trainer({**trained.config, "logger": {}}, folder, extra=[])
     answers = trainer.predict(trained.network, datamodule=trained.data)
     table = tabulate(
@@ -40,12 +34,12 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
 
 
 def tabulate(answers: np.ndarray, examples: Examples, rows: np.ndarray) -> pd.DataFrame:
-    """One row for each example: its row in the data, probabilities, prediction, label if known.
+    """Return a row for each example: its row in the data, probabilities, prediction, known label.
 
     Args:
         answers: of the network, (m, outputs) in 0..1.
         examples: the whole data.
-        rows: which examples the answers are of, (m,).
+        rows: the examples that the answers belong to, (m,).
     """
     names = np.array(examples.class_names)
     if examples.n_outputs == 1:

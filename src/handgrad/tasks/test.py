@@ -5,24 +5,18 @@ from typing import Any
 
 from rich.console import Console
 
-from handgrad.devices.lightning import hide_hints
 from handgrad.runs.folder import write_json
 from handgrad.tasks import build
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """Test `ckpt_path` on the test part of its data, or on every row of a file named for it.
+    """Test `ckpt_path` on the test split of its data, or on every row of a file named for it.
 
     Raises:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
-    hide_hints()
     trained = build.restore(config, overrides, folder)
-    with build.bad_input():
-        if trained.own_file:
-            trained.data.read_unsplit(target_required=True)
-        else:
-            trained.data.read()
+    trained.read()
     trainer = build.trainer(trained.config, folder, extra=[])
     trainer.test(trained.network, datamodule=trained.data, verbose=False)
     if trainer.is_global_zero:

@@ -1,31 +1,75 @@
-"""Search for the best settings: trials, each validated and trained as task=train does."""
+"""Search for the best settings: trials, each validated and trained as task=train does.
+
+The trials are an Optuna study in a file that a later command goes on with. What a trial tries
+follows from the seed, its number and the trials before it, so that a search that was interrupted
+tries the same as one that was not.
+"""
 
 import contextlib
 import io
 import math
 import re
 import shlex
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
+from typing_extensions import override
 
 from handgrad.config.compose import every_value, plain
 from handgrad.config.errors import BadInput, Failed
 from handgrad.config.validate import validate
-from handgrad.devices.lightning import hide_hints
 from handgrad.runs import loading
 from handgrad.runs.folder import point_to, write_run
 from handgrad.tasks import train
-from handgrad.tasks.sweep import job, names, results, summary
+from handgrad.tasks.sweep import job, names, summary
 from handgrad.tasks.sweep.job import Outcome
-from handgrad.tasks.sweep.results import Row
+from handgrad.tasks.sweep.results import Row, figures, larger_is_better, spelt
+
+try:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.study import Study
+    from optuna.trial import Trial, TrialState
+except ImportError:
+    raise BadInput('task=tune needs Optuna: pip install -e ".[sweep]"') from None
+
+FILE = "study.journal"
+OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
-class Search(NamedTuple):
-    """What all trials have in common."""
+def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
+    """Run the trials that are left, then show all, and the command of the best.
+
+    Raises:
+        BadInput: if a bound is refused, the folder contains another search, or the data are wrong.
+        Failed: if no trial came to a figure.
+    """
+    tune, console = config["tune"], Console()
+    metric = tune["monitor"] or config["callbacks"]["checkpoint"]["monitor"]
+    given = [each for each in overrides if not each.startswith(("tune.", "tune=", "task="))]
+    search = _Search(given, tune["space"], metric, folder)
+    search.check_values()
+    study = _open_study(folder, config, metric)
+    write_run(folder, config)
+    while trial := _next_trial(study, tune, config["seed"]):
+        chosen = {key: _suggest(trial, key, node) for key, node in search.space.items()}
+        search.attempt(trial.number, chosen, Pruning(trial, metric))
+        row = search.row(trial.number, chosen)
+        _tell(study, trial, row.outcome, row.value(metric))
+        line = f"{row.name}: {spelt(row.figures.get(metric), metric)} {row.outcome}"
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    search.finish([search.row(trial.number, trial.params) for trial in study.trials])
+
+
+class _Search(NamedTuple):
+    """Holds what all trials have in common."""
 
     given: list[str]  # overrides of the search, without its own keys
     space: dict[str, dict[str, Any]]
@@ -33,98 +77,71 @@ class Search(NamedTuple):
     folder: Path
 
     def place(self, number: int, chosen: dict[str, Any]) -> Path:
-        """The folder of a trial, such as `3,lr=0.37,hidden=30`."""
+        """Return the folder of a trial, such as `3,lr=0.37,hidden=30`."""
         short = {key: f"{v:.3g}" if isinstance(v, float) else v for key, v in chosen.items()}
         return self.folder / f"{number},{names.name_of(short)}"
 
     def row(self, number: int, chosen: dict[str, Any]) -> Row:
-        """What a trial left."""
+        """Read what a trial left."""
         place = self.place(number, chosen)
-        told = {key: spelt(value) for key, value in chosen.items()}
-        return Row(place.name, told, job.of(place), summary.numbers(place))
+        return Row.of(place, place.name, {key: _typed(value) for key, value in chosen.items()})
+
+    def check_values(self) -> None:
+        """Refuse bounds and choices that no configuration takes, before anything is trained.
+
+        Raises:
+            BadInput: one line that names the key.
+        """
+        bounds = {
+            key: node.get("choices") or [node["low"], node["high"]]
+            for key, node in self.space.items()
+        }
+        lists = [f"{key}={','.join(map(_typed, values))}" for key, values in bounds.items()]
+        for overrides in every_value([*self.given, *lists, "task=train"]):
+            validate(plain(hydra.compose("config", overrides)))
+
+    def attempt(self, number: int, chosen: dict[str, Any], pruning: "Pruning") -> None:
+        """Train one trial silently, from where it was if it was interrupted; a failure is kept.
+
+        Raises:
+            BadInput: if the configuration or the data are wrong.
+        """
+        place = self.place(number, chosen)
+        if Outcome.of(place).how in ("done", "pruned", "failed"):
+            return  # it was interrupted after its end
+        place.mkdir(parents=True, exist_ok=True)
+        own = [f"{key}={_typed(value)}" for key, value in chosen.items()]
+        overrides = [*self.given, *own, "task=train"]
+        with contextlib.suppress(Failed), job.kept(place):
+            config = plain(hydra.compose("config", overrides))
+            validate(config)
+            config["trainer"]["enable_progress_bar"] = False
+            config["ckpt_path"] = loading.checkpoint_to_continue(place, config)
+            with contextlib.redirect_stdout(io.StringIO()):
+                train.run(config, overrides, place, watchers=[pruning])
+            for name, figure in figures(place).items():
+                if name.startswith("cost/") and not math.isfinite(figure):  # whatever the metric is
+                    raise Failed(f"diverged: {name} is not finite")
+        if pruning.pruned and Outcome.of(place).how == "done":
+            Outcome("pruned").keep(place)
+
+    def finish(self, rows: Sequence[Row]) -> None:
+        """Show all trials, and the command that trains the best one again.
+
+        Raises:
+            Failed: if there is none.
+        """
+        best, *_ = summary.show(rows, self.metric, self.folder)
+        if math.isnan(best.value(self.metric)):
+            raise Failed(f"no trial came to {self.metric}; see results.md in {self.folder}")
+        point_to(self.folder / best.name)
+        own = [f"{key}={text}" for key, text in best.settings.items()]
+        line = shlex.join(["python", "train.py", *self.given, *own])
+        Console().print(f"The best: {line}", soft_wrap=True, markup=False, highlight=False)
 
 
-def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """Run the trials that are left, then show all, and the command of the best.
-
-    Raises:
-        BadInput: if Optuna is missing, a bound is refused, or the data are wrong.
-        Failed: if no trial came to a figure.
-    """
-    if not find_spec("optuna"):
-        raise BadInput('task=tune needs Optuna: pip install -e ".[sweep]"')
-    from handgrad.tasks.sweep import studies
-
-    hide_hints()
-    tune, console = config["tune"], Console()
-    metric = tune["monitor"] or config["callbacks"]["checkpoint"]["monitor"]
-    given = [each for each in overrides if not each.startswith(("tune.", "tune=", "task="))]
-    search = Search(given, tune["space"], metric, folder)
-    check_values(search)
-    study = studies.open_study(folder, config, metric)
-    write_run(folder, config)
-    while trial := studies.next_trial(study, tune, config["seed"]):
-        chosen = studies.draw(trial, search.space)
-        attempt(search, trial.number, chosen, studies.Pruning(trial, metric))
-        row = search.row(trial.number, chosen)
-        studies.tell(study, trial, row.outcome, results.value(row, metric))
-        line = f"{row.name}: {results.spelt(row.figures.get(metric), metric)} {row.outcome}"
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-    finish(search, [search.row(trial.number, trial.params) for trial in study.trials])
-
-
-def check_values(search: Search) -> None:
-    """Refuse bounds and choices that no configuration takes, before anything is trained.
-
-    Raises:
-        BadInput: one line that names the key.
-    """
-    bounds = {
-        key: node.get("choices") or [node["low"], node["high"]]
-        for key, node in search.space.items()
-    }
-    lists = [f"{key}={','.join(map(spelt, values))}" for key, values in bounds.items()]
-    for overrides in every_value([*search.given, *lists, "task=train"]):
-        validate(plain(hydra.compose("config", overrides)))
-
-
-def attempt(search: Search, number: int, chosen: dict[str, Any], pruning: Any) -> None:
-    """Train one trial silently, from where it was if it was interrupted; a failure is kept.
-
-    Raises:
-        BadInput: if the configuration or the data are wrong.
-    """
-    place = search.place(number, chosen)
-    if job.of(place).how in ("done", "pruned", "failed"):
-        return  # it was interrupted after its end
-    place.mkdir(parents=True, exist_ok=True)
-    own = [f"{key}={spelt(value)}" for key, value in chosen.items()]
-    overrides = [*search.given, *own, "task=train"]
-    with contextlib.suppress(Failed), job.kept(place):
-        config = plain(hydra.compose("config", overrides))
-        validate(config)
-        config["trainer"]["enable_progress_bar"] = False
-        config["ckpt_path"] = loading.checkpoint_to_continue(place, config)
-        with contextlib.redirect_stdout(io.StringIO()):
-            train.run(config, overrides, place, watchers=[pruning])
-        refuse_divergence(place)
-    if pruning.pruned and job.of(place).how == "done":
-        job.keep(place, Outcome("pruned"))
-
-
-def refuse_divergence(place: Path) -> None:
-    """A cost that is no number is a failure, whatever the metric is.
-
-    Raises:
-        Failed: one line that names the cost.
-    """
-    for name, figure in summary.numbers(place).items():
-        if name.startswith("cost/") and not math.isfinite(figure):
-            raise Failed(f"diverged: {name} is not finite")
-
-
-def spelt(value: Any) -> str:
-    """A value as on the command line."""
+def _typed(value: Any) -> str:
+    """Return a value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = str(value)
@@ -133,16 +150,99 @@ def spelt(value: Any) -> str:
     return text
 
 
-def finish(search: Search, rows: list[Row]) -> None:
-    """Show all trials, and the command that trains the best one again.
+def _open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:
+    """Return the study in a folder; a new one, if there is none.
+
+    Args:
+        folder: of the search.
+        config: of the search.
+        metric: what is searched for.
 
     Raises:
-        Failed: if there is none.
+        BadInput: if the study in the folder is of another search.
     """
-    best, *_ = summary.show(rows, search.metric, search.folder)
-    if math.isnan(results.value(best, search.metric)):
-        raise Failed(f"no trial came to {search.metric}; see results.md in {search.folder}")
-    point_to(search.folder / best.name)
-    own = [f"{key}={text}" for key, text in best.settings.items()]
-    line = shlex.join(["python", "train.py", *search.given, *own])
-    Console().print(f"The best: {line}", soft_wrap=True, markup=False, highlight=False)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(folder / FILE))),
+        study_name="tune",
+        direction="maximize" if larger_is_better(metric) else "minimize",
+        pruner=pruner(config["tune"]["pruner"], config["trainer"]["max_epochs"]),
+        load_if_exists=True,
+    )
+    mine = {name: loading.bare(config[name]) for name in config.keys() - set(loading.FREE)}
+    mine |= {f"tune.{name}": node for name, node in config["tune"].items() if name != "trials"}
+    was = study.user_attrs.get("settings", mine)
+    for name in mine:
+        if was.get(name) != mine[name]:
+            raise BadInput(
+                f"hydra.run.dir={folder}: contains a search with other settings of {name}; name "
+                "another folder for this one"
+            )
+    study.set_user_attr("settings", mine)
+    return study
+
+
+def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
+    """Return what ends unpromising trials: those below the median, or by successive halving."""
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(1, epochs if epochs > 0 else "auto")
+    return optuna.pruners.NopPruner()
+
+
+def _next_trial(study: Study, tune: dict[str, Any], seed: int) -> Trial | None:
+    """Return the trial to run next: an interrupted one, else a new one; None when all are done."""
+    trials = study.get_trials(deepcopy=False)
+    interrupted = next((trial for trial in trials if trial.state in OPEN), None)
+    number = interrupted.number if interrupted else len(trials)
+    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    study.sampler = samplers[tune["sampler"]](seed=own_seed)
+    if interrupted:
+        return Trial(study, interrupted._trial_id)
+    return study.ask() if number < tune["trials"] else None
+
+
+def _suggest(trial: Trial, key: str, node: dict[str, Any]) -> Any:
+    """Draw one value; for an interrupted trial it is what it was.
+
+    It is one of the choices, a whole number where both bounds are, or any number.
+    """
+    if node.get("choices"):
+        return trial.suggest_categorical(key, node["choices"])
+    low, high, step, log = node["low"], node["high"], node.get("step"), node.get("log", False)
+    if all(isinstance(each, int) for each in (low, high, step or 1)):
+        return trial.suggest_int(key, low, high, step=step or 1, log=log)
+    return trial.suggest_float(key, low, high, step=step, log=log)
+
+
+def _tell(study: Study, trial: Trial, ended: Outcome, figure: float) -> None:
+    """Tell the study how a trial ended; a failed one is counted and passed over."""
+    if ended.how == "done" and not math.isnan(figure):
+        study.tell(trial, figure)
+    else:
+        pruned = ended.how == "pruned"
+        study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+
+
+class Pruning(Callback):
+    """Reports the metric after every epoch, and ends the training where the study asks for that.
+
+    Args:
+        trial: of the study.
+        metric: of the validation, or of the training.
+    """
+
+    def __init__(self, trial: Trial, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+        self.reported = set(trial.study.trials[trial.number].intermediate_values)
+        self.pruned = False
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        step, known = trainer.current_epoch + 1, trainer.callback_metrics
+        if self.metric in known and step not in self.reported:  # by a trial that was interrupted
+            self.trial.report(float(known[self.metric]), step)
+            if self.trial.should_prune():
+                self.pruned = trainer.should_stop = True

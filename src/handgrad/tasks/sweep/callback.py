@@ -1,4 +1,4 @@
-"""What Hydra calls around a sweep: first the runs get their names, at last they are summed up."""
+"""Hydra's callback around a sweep: it names the runs first, and sums them up at the end."""
 
 import sys
 import traceback
@@ -28,12 +28,17 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Tell all runs, which may be other processes, the folder and what they have in common."""
-        self.folder = Path(config.hydra.sweep.dir)  # its date would be a later one for them
-        same, swept = parted(list(config.hydra.overrides.task))
+        self.folder = Path(config.hydra.sweep.dir)  # in these its date would be a later one
+        same, swept = _parted(list(config.hydra.overrides.task))
         if (others := self.folder / "multirun.yaml").is_file():
-            before = parted(list(OmegaConf.load(others).hydra.overrides.task))
-            if before != (same, swept):
-                print(f"train.py: {another_sweep(self.folder, *before)}", file=sys.stderr)
+            before, keys = _parted(list(OmegaConf.load(others).hydra.overrides.task))
+            if (before, keys) != (same, swept):
+                was = " ".join([*(f"{key}={value}" for key, value in before.items()), *keys])
+                print(
+                    f"train.py: hydra.sweep.dir={self.folder}: contains another sweep, of {was}; "
+                    "name another folder",
+                    file=sys.stderr,
+                )
                 sys.exit(2)
         with open_dict(config):
             config.hydra.overrides.hydra += [
@@ -41,14 +46,14 @@ class Sweep(Callback):
                 f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quoted, same))}]",
             ]
         print(
-            f"The runs are in {self.folder}. Interrupted, they go on with the same command and "
-            f"hydra.sweep.dir={self.folder}",
+            f"The runs are in {self.folder}. If the sweep is interrupted, continue it with the "
+            f"same command and hydra.sweep.dir={self.folder}",
             flush=True,
         )
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Sum up; leaves by SystemExit where a run did not end well."""
-        from handgrad.tasks.sweep.summary import summarise
+        """Sum up, and leave by SystemExit where a run did not end well."""
+        from handgrad.tasks.sweep.summary import summarise  # late: it brings matplotlib and torch
 
         try:
             code = summarise(self.folder, self.order_by)
@@ -59,8 +64,8 @@ class Sweep(Callback):
             sys.exit(code)
 
 
-def parted(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
-    """What is the same in all runs of a sweep, key and value, and the keys that are swept."""
+def _parted(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Split overrides into what is the same in all runs, key and value, and the swept keys."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     same = {
         each.key_or_group: str(each.get_value_element_as_str())
@@ -68,9 +73,3 @@ def parted(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
         if not each.is_sweep_override()
     }
     return same, [each.key_or_group for each in parsed if each.is_sweep_override()]
-
-
-def another_sweep(folder: Path, same: dict[str, str], swept: list[str]) -> str:
-    """One line that says what a folder holds already."""
-    was = " ".join([*(f"{key}={value}" for key, value in same.items()), *swept])
-    return f"hydra.sweep.dir={folder}: holds another sweep, of {was}; name another folder"

@@ -1,4 +1,7 @@
-"""One run of a sweep: not again if it is done, and from where it was if it was interrupted."""
+"""One run of a sweep: not again if it is done, and from where it was if it was interrupted.
+
+How a run ended is kept in its folder, because another process may have run it.
+"""
 
 import json
 import traceback
@@ -13,37 +16,40 @@ from handgrad.config.errors import BadInput, Failed
 from handgrad.devices import launch
 from handgrad.runs.folder import write_json
 
-# FOLDED from sweep/outcome.py: 'How each run of a sweep ended: kept in its folder, because other processes may have run it.'
 FILE = "outcome.json"
 CODES = {"done": 0, "pruned": 0, "failed": 1, "unfinished": 1, "refused": 2}
 
 
 class Outcome(NamedTuple):
-    """How a run ended, and why it did not end well."""
+    """Holds how a run ended, and why it did not end well."""
 
     how: Literal["done", "pruned", "failed", "refused", "unfinished"]
     why: str = ""
 
+    @classmethod
+    def of(cls, folder: Path) -> "Outcome":
+        """Read how the run in a folder ended; without an outcome it is unfinished."""
+        try:
+            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return cls("unfinished")
+
+    def keep(self, folder: Path) -> None:
+        """Write the outcome into the run's folder."""
+        write_json(folder / FILE, self._asdict())
+
     @property
     def code(self) -> int:
-        """The exit code that it stands for."""
+        """The exit code for this outcome."""
         return CODES[self.how]
 
     def __str__(self) -> str:
         return f"{self.how}: {self.why}" if self.why else self.how
 
 
-def of(folder: Path) -> Outcome:
-    """How the run in a folder ended; one that left no word did not come to its end."""
-    try:
-        return Outcome(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return Outcome("unfinished")
-
-
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
-    """Keep how what is run within ends; a crash is a failure of this run, not of the sweep.
+    """Keep how the run within ends; a crash is a failure of this run, not of the sweep.
 
     Raises:
         BadInput: as within.
@@ -53,24 +59,19 @@ def kept(folder: Path) -> Iterator[None]:
     try:
         yield
     except (BadInput, OmegaConfBaseException) as error:
-        keep(folder, Outcome("refused", " ".join(str(error).split())))
+        Outcome("refused", " ".join(str(error).split())).keep(folder)
         raise
     except Failed as error:
-        keep(folder, Outcome("failed", last_line(str(error))))
+        Outcome("failed", _last_line(str(error))).keep(folder)
         raise
     except Exception as error:
-        keep(folder, Outcome("failed", last_line(f"{type(error).__name__}: {error}")))
+        Outcome("failed", _last_line(f"{type(error).__name__}: {error}")).keep(folder)
         raise Failed(traceback.format_exc().rstrip()) from None
-    keep(folder, Outcome("done"))
+    Outcome("done").keep(folder)
 
 
-def keep(folder: Path, outcome: Outcome) -> None:
-    """Write how the run in a folder ended."""
-    write_json(folder / FILE, outcome._asdict())
-
-
-def last_line(text: str) -> str:
-    """Of a traceback, the line that says what happened."""
+def _last_line(text: str) -> str:
+    """Return the line of a traceback that says what happened."""
     return text.strip().splitlines()[-1] if text.strip() else ""
 
 
@@ -93,8 +94,8 @@ def run(job: launch.Job, *, side_by_side: bool) -> None:
 
         config = {**config, "ckpt_path": loading.checkpoint_to_continue(job.folder, config)}
         if loading.is_done(job.folder):
-            print(f"{job.folder.name} is done already and not run again", flush=True)
+            print(f"{job.folder.name} is done already and is not run again", flush=True)
             return
         if config["ckpt_path"]:
-            print(f"{job.folder.name} goes on where it was interrupted", flush=True)
+            print(f"{job.folder.name} continues where it was interrupted", flush=True)
     launch.run(job._replace(config=config), parallel_launcher=side_by_side)

@@ -12,7 +12,7 @@ LONGEST = 80  # characters of a name, without its checksum
 
 
 def settings(overrides: Sequence[str], same: Sequence[str]) -> dict[str, str]:
-    """What was set for one run alone.
+    """Return what was set for one run alone.
 
     Args:
         overrides: of the run, KEY=VALUE each.
@@ -23,12 +23,12 @@ def settings(overrides: Sequence[str], same: Sequence[str]) -> dict[str, str]:
 
 
 def run_name(overrides: Sequence[str], same: Sequence[str]) -> str:
-    """The name of one run's folder, such as `hidden=10,seed=1`; see `name_of`."""
+    """Return the name of one run's folder, such as `hidden=10,seed=1`; see `name_of`."""
     return name_of(settings(overrides, same) or settings(overrides, ())) or "run"
 
 
 def name_of(chosen: Mapping[str, object]) -> str:
-    """Settings as a name that is good for a file.
+    """Return a name for settings that is valid for a file.
 
     A key is its last part, where that is enough. Where a character had to go, or the name would be
     too long, a checksum of the whole keeps it unique.
@@ -44,7 +44,7 @@ def name_of(chosen: Mapping[str, object]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text as a value on Hydra's command line."""
+    """Return text as a value on Hydra's command line."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
