@@ -68,8 +68,10 @@ def over_seeds(rows: Sequence[Row], metric: str) -> pd.DataFrame:
             "value": pd.Series([row.value(metric) for row in rows if several], dtype=float),
         }
     )
-    groups = table.groupby("settings", sort=False)["value"].agg(
-        runs="size", known="count", median="median", least="min", most="max"
+    groups = pd.DataFrame(
+        table.groupby("settings", sort=False)["value"].agg(
+            runs="size", known="count", median="median", least="min", most="max"
+        )
     )
     return groups.sort_values("median", ascending=not larger_is_better(metric), kind="stable")
 
