@@ -1,4 +1,4 @@
-"""The equations of a two-layer sigmoid network, and nothing else.
+"""Equations of a two-layer sigmoid network, and nothing else.
 
 The textbook keeps one example per column; PyTorch keeps one per row, and so do we: **a tensor with
 an example axis is the transpose of the textbook's; a parameter and its gradient are not.**
@@ -18,7 +18,7 @@ an example axis is the transpose of the textbook's; a parameter and its gradient
     dW1 = (1/m) dz1 X^T            dW1 = dz1.T @ X / m                (n_h, n_x)
     db1 = (1/m) sum dz1            db1 = dz1.sum(dim=0) / m           (n_h,)
 
-dz1 and dz2 belong to one example's loss; dW and db to the mean over the m examples.
+dz1 and dz2 belong to one example's loss, dW and db to the mean over the m examples.
 
 Sources: A. Ng, Neural Networks and Deep Learning (deeplearning.ai), week 3, "Gradient descent for
 neural networks"; M. Nielsen, Neural Networks and Deep Learning (2015), chapter 2, BP1 to BP4;
@@ -34,7 +34,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 class Parameters(NamedTuple):
-    """What descent moves."""
+    """Weights and biases, which descent moves."""
 
     W1: Tensor  # (n_h, n_x)
     b1: Tensor  # (n_h,)
@@ -43,16 +43,16 @@ class Parameters(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """What the forward pass computes, in order."""
+    """Values of the forward pass, in the order in which they are computed."""
 
     z1: Tensor  # (m, n_h)
     A1: Tensor  # (m, n_h)
     z2: Tensor  # (m, n_y)
-    A2: Tensor  # (m, n_y), the network's answer
+    A2: Tensor  # (m, n_y), the network's output
 
 
 class Gradients(NamedTuple):
-    """What the backward pass computes, in order."""
+    """Values of the backward pass, in the order in which they are computed."""
 
     dz2: Tensor  # (m, n_y)
     dW2: Tensor  # (n_y, n_h)
@@ -63,21 +63,21 @@ class Gradients(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """A cost as its two functions of (activations, Y)."""
+    """Cost as a pair of functions of (activations, Y)."""
 
     value: Callable[[Activations, Tensor], Tensor]  # the mean over examples, a scalar
     dz2: Callable[[Activations, Tensor], Tensor]  # each example's derivative by z2, (m, n_y)
 
 
 def forward(params: Parameters, X: Tensor) -> Activations:
-    """The network's answer A2, with all that leads to it.
+    """Compute the network's output A2 and all values that lead to it.
 
     Args:
         params: W1 (n_h, n_x), b1 (n_h,), W2 (n_y, n_h), b2 (n_y,).
         X: inputs, (m, n_x).
 
     Raises:
-        ValueError: if a shape is wrong; the message has both shapes.
+        ValueError: if a shape is wrong. The message has both shapes.
     """
     require_shapes(params, X)
     W1, b1, W2, b2 = params
@@ -89,17 +89,17 @@ def forward(params: Parameters, X: Tensor) -> Activations:
 
 
 def cost(activations: Activations, Y: Tensor) -> Tensor:
-    """Cross-entropy J = -(1/m) sum [Y log A2 + (1 - Y) log(1 - A2)], summed over the outputs.
+    """Return the cross-entropy J = -(1/m) sum [Y log A2 + (1 - Y) log(1 - A2)].
 
-    Taken from z2, because log A2 loses every digit where a sigmoid saturates. PyTorch's own "mean"
-    is smaller by a factor of n_y.
+    The sum is over examples and outputs. PyTorch's own "mean" is smaller by a factor of n_y. J is
+    computed from z2, because log A2 loses every digit where a sigmoid saturates.
 
     Args:
         activations: z2 (m, n_y) from `forward`.
         Y: targets in [0, 1], (m, n_y).
 
     Returns:
-        A scalar, in float32 or wider: the sum of half-precision losses can exceed their range.
+        A scalar, in float32 or wider, because a sum of half-precision losses can overflow.
 
     Raises:
         ValueError: if Y and z2 differ in shape.
@@ -111,7 +111,7 @@ def cost(activations: Activations, Y: Tensor) -> Tensor:
 
 
 def cross_entropy_dz2(activations: Activations, Y: Tensor) -> Tensor:
-    """dz2 = A2 - Y, each example's derivative of the cross-entropy by z2.
+    """Return dz2 = A2 - Y, each example's derivative of the cross-entropy by z2.
 
     Raises:
         ValueError: if Y and A2 differ in shape, before a (m,) Y can broadcast to (m, m).
@@ -121,7 +121,9 @@ def cross_entropy_dz2(activations: Activations, Y: Tensor) -> Tensor:
 
 
 def quadratic_cost(activations: Activations, Y: Tensor) -> Tensor:
-    """Quadratic cost J = (1/2m) sum (A2 - Y)^2, summed over outputs (Nielsen, chapter 1, eq. 6).
+    """Return the quadratic cost J = (1/2m) sum (A2 - Y)^2 (Nielsen, chapter 1, eq. 6).
+
+    The sum is over examples and outputs.
 
     Returns:
         A scalar, in float32 or wider.
@@ -135,7 +137,7 @@ def quadratic_cost(activations: Activations, Y: Tensor) -> Tensor:
 
 
 def quadratic_dz2(activations: Activations, Y: Tensor) -> Tensor:
-    """dz2 = (A2 - Y) * sigma'(z2), each example's derivative of the quadratic cost by z2.
+    """Return dz2 = (A2 - Y) * sigma'(z2), each example's derivative of the quadratic cost by z2.
 
     Raises:
         ValueError: if Y and A2 differ in shape.
@@ -157,21 +159,21 @@ def backward(
     *,
     dz2: Any = cross_entropy_dz2,  # Any: the name holds the cost's function, then its value
 ) -> Gradients:
-    """The gradient of the cost by each parameter, last layer first: the textbook's six lines.
+    """Compute the gradient of the cost by each parameter, last layer first.
 
     Args:
         params: the W1, b1, W2, b2 that `forward` used.
         activations: what `forward` gave for this X.
         X: inputs, (m, n_x).
         Y: targets in [0, 1], (m, n_y).
-        dz2: the cost's derivative by z2; A2 - Y unless told.
+        dz2: the cost's derivative by z2, by default A2 - Y.
 
     Returns:
-        dz2 and dz1 of each example; dW2, db2, dW1, db1 shaped like their parameters, averaged
+        dz2 and dz1 of each example. dW2, db2, dW1, db1 shaped like their parameters and averaged
         over the m rows given (on several devices: over this device's rows).
 
     Raises:
-        ValueError: if a shape is wrong, before any arithmetic; the message has both shapes.
+        ValueError: if a shape is wrong, before any arithmetic. The message has both shapes.
     """
     require_shapes(params, X, Y, activations)
     W2, A1, m = params.W2, activations.A1, len(X)
@@ -185,7 +187,7 @@ def backward(
 
 
 def descend(params: list[Tensor], gradients: list[Tensor], alpha: float) -> None:
-    """Descent W := W - alpha dW, b := b - alpha db, in place, for all parameters at once.
+    """Update W := W - alpha dW and b := b - alpha db in place, for all parameters at once.
 
     Args:
         params: W1, b1, W2, b2, or some of them.
@@ -201,7 +203,7 @@ def require_shapes(
     """Refuse shapes that do not fit together, before PyTorch broadcasts them silently.
 
     Raises:
-        ValueError: naming the first tensor that does not fit, its shape and the shape it must have.
+        ValueError: with the first tensor that does not fit, its shape and the shape it must have.
     """
     W1, b1, W2, b2 = params
     if X.dim() != 2 or X.shape[0] == 0:
@@ -222,12 +224,12 @@ def require_shapes(
 
 
 def require_same_shape(Y: Tensor, A2: Tensor) -> None:
-    """Refuse targets that are not shaped like the network's answer.
+    """Refuse targets that are not shaped like the network's output.
 
     Raises:
         ValueError: with both shapes.
     """
     if Y.shape != A2.shape:
         raise ValueError(
-            f"Y has shape {tuple(Y.shape)}, must be {tuple(A2.shape)} like the network's answer"
+            f"Y has shape {tuple(Y.shape)}, must be {tuple(A2.shape)} like the network's output"
         )

@@ -1,8 +1,8 @@
-"""The likely mistake behind a wrong line: known mistakes are fitted to it, and the best is named.
+"""Likely mistake behind a wrong line: known mistakes are fitted to it, and the best fit is named.
 
 Every suspect is a wrong line that people do write, computed from the same upstream values as the
-right one. The suspect that leaves least of the discrepancy unexplained is put into a sentence;
-where none explains it, the sentence says where and by how much the line is off.
+right one. The suspect that leaves least of the discrepancy unexplained is put into a sentence. If
+none explains it, the sentence says where and by how much the line is off.
 """
 
 import math
@@ -16,7 +16,7 @@ from handgrad.backprop import Cost, cross_entropy, quadratic
 from handgrad.statistics.gradients import angle
 
 EXPLAINED = 0.02
-"""A mistake is named where it leaves less than this share of the discrepancy unexplained."""
+"""Largest share of the discrepancy that a mistake may leave unexplained to be named."""
 
 EQUATIONS = {
     "dz2": "dz2 = m dJ/dz2",
@@ -28,11 +28,11 @@ EQUATIONS = {
 }
 
 Suspects = dict[str, Tensor]
-"""Known mistakes of one line: the words for each, and what the line would be."""
+"""Known mistakes of one line: the words for each, and the value that the line would have."""
 
 
 class Upstream(NamedTuple):
-    """The values that fed a wrong line: the rule's own, in float64."""
+    """Values of the rule's own that fed a wrong line, in float64."""
 
     at: Point
     dz2: Tensor | None = None  # (m, n_y)
@@ -41,17 +41,17 @@ class Upstream(NamedTuple):
 
 
 def equation(name: str, cost: Cost) -> str:
-    """The line as the textbook writes it, examples in columns; dz2 as the cost has it."""
+    """Return the line as the textbook writes it, examples in columns. dz2 depends on the cost."""
     known = {cross_entropy: "dz2 = A2 - Y", quadratic: "dz2 = (A2 - Y) * A2 (1 - A2)"}
     return known.get(cost, EQUATIONS[name]) if name == "dz2" else EQUATIONS[name]
 
 
 def likely_mistake(name: str, given: Tensor, truth: Estimate, upstream: Upstream) -> str:
-    """One sentence: what the wrong line looks like, and what it should be.
+    """Describe in one sentence what the wrong line looks like, and what it should be.
 
     Args:
         name: the line, of dz2 dW2 db2 dz1 dW1 db1.
-        given: the rule's value, in float64, shaped like the true one.
+        given: the rule's value in float64, shaped like the true one.
         truth: the true value and its error bound.
         upstream: the inputs and the rule's own values before this line.
     """
@@ -70,7 +70,7 @@ def likely_mistake(name: str, given: Tensor, truth: Estimate, upstream: Upstream
 
 
 def _suspects(name: str, given: Tensor, true: Tensor, upstream: Upstream) -> Suspects:
-    """All known mistakes of a line; of those that fit equally well, the first is named."""
+    """Return all known mistakes of a line. Of those that fit equally well, the first is named."""
     at = upstream.at
     found = _scaled(name, given, true, at)
     if name == "dz2":
@@ -88,7 +88,7 @@ def _suspects(name: str, given: Tensor, true: Tensor, upstream: Upstream) -> Sus
 
 
 def _scaled(name: str, given: Tensor, true: Tensor, at: Point) -> Suspects:
-    """The right line times a number; where no known number fits, least squares reads it off."""
+    """Return the right line times known numbers, and times the number that fits it best."""
     m, n_y, n_h = len(at.X), at.Y.shape[1], len(at.params.W1)
     is_mean = name[1] != "z"
     without, twice = "the right line without the factor 1/m", "the right line with 1/m twice"
@@ -113,7 +113,7 @@ def _scaled(name: str, given: Tensor, true: Tensor, at: Point) -> Suspects:
 
 
 def _output_delta(at: Point, true: Tensor) -> Suspects:
-    """Wrong forms of dz2, the other cost's among them."""
+    """Return wrong forms of dz2, with that of the other cost."""
     _, _, z2, A2 = at.activations
     Y, miss, slope = at.Y, at.activations.A2 - at.Y, A2 * (1 - A2)
     cross = "A2 - Y, cross-entropy's: the quadratic cost has the factor sigma'(z2) too"
@@ -129,7 +129,7 @@ def _output_delta(at: Point, true: Tensor) -> Suspects:
         "A2 + Y": A2 + Y,
         "A2 * Y": A2 * Y,
         "A2 alone, without the targets": A2,
-        "Y alone, without the answer": Y,
+        "Y alone, without the output A2": Y,
         "the right line without its sign": true.abs(),
         "the right line without its last example": _without_last(true),
     }
@@ -138,7 +138,7 @@ def _output_delta(at: Point, true: Tensor) -> Suspects:
 def _hidden_delta(
     given: Tensor, true: Tensor, at: Point, dz2: Tensor, dW2: Tensor | None
 ) -> Suspects:
-    """Wrong forms of dz1: sigma' missing, doubled, misplaced; W2 not what it was."""
+    """Return wrong forms of dz1: sigma' missing, doubled or misplaced, or W2 already updated."""
     (z1, A1, z2, A2), W2 = at.activations, at.params.W2
     back, slope = dz2 @ W2, A1 * (1 - A1)  # (m, n_h)
     through = (dz2 * A2 * (1 - A2)) @ W2  # (m, n_h)
@@ -168,7 +168,7 @@ def _hidden_delta(
 
 
 def _wrong_slopes(before: str, layer: str, back: Tensor, z: Tensor, A: Tensor) -> Suspects:
-    """The factor sigma' of the wrong thing, half of it, or another function's slope."""
+    """Return forms with sigma' of the wrong variable, half of it, or another function's slope."""
     name, of_A = f"{before} * ", torch.sigmoid(A) * torch.sigmoid(-A)
     suspects = {
         "sigma'(A), sigma' of the wrong variable": of_A,
@@ -188,7 +188,7 @@ def _wrong_slopes(before: str, layer: str, back: Tensor, z: Tensor, A: Tensor) -
 
 
 def _weight_gradient(layer: str, true: Tensor, dz: Tensor, upstream: Upstream) -> Suspects:
-    """Wrong forms of dW: the wrong factor, the wrong rows."""
+    """Return wrong forms of dW: the wrong factor, or the wrong rows."""
     at, m = upstream.at, len(dz)
     z1, A1, _, _ = at.activations
     inputs, name = (A1, "A1") if layer == "2" else (at.X, "X")
@@ -222,7 +222,7 @@ def _weight_gradient(layer: str, true: Tensor, dz: Tensor, upstream: Upstream) -
 
 
 def _bias_gradient(layer: str, true: Tensor, dz: Tensor) -> Suspects:
-    """Wrong forms of db: summed over the wrong axis, over both, or not at all."""
+    """Return wrong forms of db: summed over the wrong axis, over both, or not at all."""
     m, everywhere = len(dz), torch.ones_like(true)
     suspects = {
         f"the right line without the last example ({words})": dz[:-1].sum(dim=0) / count
@@ -242,29 +242,31 @@ def _bias_gradient(layer: str, true: Tensor, dz: Tensor) -> Suspects:
 
 
 def _regularised(given: Tensor, true: Tensor, parameter: Tensor, name: str) -> Suspects:
-    """Weight decay inside the gradient; how much is read off by least squares."""
+    """Return the right line with weight decay inside, as much of it as fits best."""
     decay = _fit(given - true, parameter)
     return {f"the right line + {decay:.4g} {name} (weight decay)": true + decay * parameter}
 
 
 def _counts(m: int) -> dict[str, int]:
+    """Return the divisors of a mean that leaves out the last example."""
     return {"but 1/m": m, "and 1/(m - 1)": m - 1} if m > 1 else {}
 
 
 def _without_last(true: Tensor) -> Tensor:
+    """Return the line with a zero last example."""
     shorter = true.clone()
     shorter[-1] = 0
     return shorter
 
 
 def _fit(given: Tensor, basis: Tensor) -> float:
-    """The number that times the basis is nearest to the given tensor."""
+    """Return the number that times the basis is nearest to the given tensor, by least squares."""
     size = float((basis * basis).sum())
     return float((given * basis).sum()) / size if size > 0 else 0.0
 
 
 def _where(given: Tensor, truth: Estimate) -> str:
-    """Where a line is off that no known mistake explains, and by how much."""
+    """Describe where and by how much a line is off that no known mistake explains."""
     wrong = (given - truth.value).abs() > 16 * truth.error
     share = f"in {int(wrong.sum())} of {wrong.numel()} entries"
     if wrong.dim() == 2:

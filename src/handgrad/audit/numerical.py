@@ -1,8 +1,8 @@
-"""Derivatives from values of the cost alone: no backward pass, neither autograd's nor ours.
+"""Numerical derivatives from values of the cost alone, without autograd and without `backward`.
 
 The complex step: for an analytic J, Im J(theta + i h v) / h = <dJ, v> + O(h^2). Nothing is
-subtracted, so h may be 1e-30 and the derivative is exact to rounding; there is no step to choose.
-Finite differences subtract two values that are nearly equal: the smaller h, the less is left.
+subtracted, so h may be 1e-30 and the derivative is exact to rounding. There is no step to choose.
+Finite differences subtract two nearly equal values, and a smaller h leaves fewer digits.
 
 Sources: W. Squire, G. Trapp, Using complex variables to estimate derivatives of real functions,
 SIAM Review 40(1), 1998; J. Martins, P. Sturdza, J. Alonso, The complex-step derivative
@@ -26,18 +26,19 @@ from handgrad.backprop import (
     cross_entropy,
     forward,
 )
+from handgrad.statistics.gradients import means
 
 BLOCKS = Parameters._fields
 
 
 class Curve(NamedTuple):
-    """How the error of one method depends on its step, for one block of parameters.
+    """Error of one numerical method against its step, for one block of parameters.
 
     Attributes:
         block: W1, b1, W2, b2, or "all".
         dtype: "float32" or "float64".
         method: "forward", "central" or "complex".
-        steps: h, largest first.
+        steps: the steps h, largest first.
         errors: |method - exact| / |exact|, one for each h.
     """
 
@@ -58,53 +59,31 @@ def directional_derivative(
     method: str = "complex",
     step: float = 1e-30,
 ) -> float:
-    """<dJ, direction>, from one complex or two real values of the cost.
+    """Compute <dJ, direction> from one complex or two real values of the cost.
 
     Args:
-        params: where; float64 or float32.
+        params: the point, in float64 or float32.
         direction: shaped like params.
         X: inputs, (m, n_x).
         Y: targets, (m, n_y).
-        cost: the cost; its value must be analytic in z2.
+        cost: the cost, whose value must be analytic in z2.
         method: "complex", "central" or "forward".
-        step: h.
+        step: the step h.
 
     Raises:
         ValueError: if there is no such method.
     """
+
+    def at(distance: complex) -> Tensor:
+        return _value(_moved(params, direction, distance), X, Y, cost)
+
     if method == "complex":
-        return float(_value(_moved(params, direction, 1j * step), X, Y, cost).imag) / step
+        return float(at(1j * step).imag) / step
     if method == "central":
-        ahead = _value(_moved(params, direction, step), X, Y, cost)
-        behind = _value(_moved(params, direction, -step), X, Y, cost)
-        return float(ahead - behind) / (2 * step)
+        return float(at(step) - at(-step)) / (2 * step)
     if method == "forward":
-        here, ahead = (
-            _value(params, X, Y, cost),
-            _value(_moved(params, direction, step), X, Y, cost),
-        )
-        return float(ahead - here) / step
+        return float(at(step) - at(0)) / step
     raise ValueError(f"method={method}: must be complex, central or forward")
-
-
-def complex_step_gradient(
-    params: Parameters, X: Tensor, Y: Tensor, cost: Cost = cross_entropy
-) -> Parameters:
-    """dW1, db1, dW2, db2, every coordinate by a complex step of its own: for small networks.
-
-    Returns:
-        The gradient of the mean cost in float64, shaped like params.
-    """
-    exact = Parameters(*map(float64, params))
-    zeros = {block: torch.zeros_like(tensor) for block, tensor in zip(BLOCKS, exact, strict=True)}
-    gradient = {block: torch.zeros_like(tensor) for block, tensor in zeros.items()}
-    for block in BLOCKS:
-        for place in range(zeros[block].numel()):
-            zeros[block].view(-1)[place] = 1
-            slope = directional_derivative(exact, Parameters(**zeros), float64(X), float64(Y), cost)
-            gradient[block].view(-1)[place] = slope
-            zeros[block].view(-1)[place] = 0
-    return Parameters(**gradient)
 
 
 def block_errors(
@@ -119,21 +98,21 @@ def block_errors(
     directions: int = 3,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How far a rule's gradient is from the evidence, for each of W1 b1 W2 b2.
+    """Compare a rule's gradient with numerical derivatives, for each of W1 b1 W2 b2.
 
     Args:
-        gradients: what a rule returned, means over m; dW1, db1, dW2 and db2 are read.
-        params: where.
+        gradients: the rule's, means over m, of which dW1, db1, dW2 and db2 are read.
+        params: the point.
         X: inputs, (m, n_x).
         Y: targets, (m, n_y).
-        cost: the cost that trains.
-        method: as in `directional_derivative`; central differences are best at step 1e-5.
-        step: h.
-        directions: so many random directions for each block.
-        seed: of the directions.
+        cost: the training cost.
+        method: as in `directional_derivative`. Central differences are best at step 1e-5.
+        step: the step h.
+        directions: the number of random directions for each block.
+        seed: seed of the directions.
 
     Returns:
-        The largest |<d, v> - evidence| / (||d|| ||v||) over the directions v, in float64.
+        The largest |<d, v> - derivative| / (||d|| ||v||) over the directions v, in float64.
     """
     exact = Parameters(*map(float64, params))
     errors = {}
@@ -159,26 +138,24 @@ def error_versus_h(
     steps: Sequence[float] | None = None,
     seed: int = 0,
 ) -> list[Curve]:
-    """The errors of forward and central differences and of the complex step, against h.
+    """Compute the errors of forward and central differences and of the complex step, against h.
 
-    Exact is our own backward pass in float64, along one random direction for each block and one
-    for all. Truncation falls like h (forward) and h^2 (central, complex) until rounding, growing
-    like 1/h, takes over in the differences, and never in the complex step.
+    The exact value is that of `backward` in float64, along one random direction for each block and
+    one for all. The truncation error falls like h (forward) and h^2 (central, complex). In the
+    differences a rounding error that grows like 1/h takes over, in the complex step it never does.
 
     Args:
-        params: where; rounded to float32 first, so that both dtypes start at the same point.
+        params: the point, rounded to float32 first, so that both dtypes start at the same point.
         X: inputs, (m, n_x), rounded too.
         Y: targets, (m, n_y), rounded too.
-        cost: the cost that trains.
-        steps: the h to try; 1 to 1e-15 in half powers of ten unless told.
-        seed: of the directions.
+        cost: the training cost.
+        steps: the steps h to try. By default 1 to 1e-15 in half powers of ten.
+        seed: seed of the directions.
     """
     steps = [10 ** (-k / 2) for k in range(31)] if steps is None else list(steps)
     params = Parameters(*(float64(parameter.float()) for parameter in params))
     X, Y = float64(X.float()), float64(Y.float())
-    activations = forward(params, X)
-    gradients = backward(params, activations, X, Y, dz2=cost.dz2)
-    slopes = Parameters(gradients.dW1, gradients.db1, gradients.dW2, gradients.db2)
+    slopes = means(backward(params, forward(params, X), X, Y, dz2=cost.dz2))
     curves = []
     for block in (*BLOCKS, "all"):
         moving = BLOCKS if block == "all" else (block,)
@@ -199,7 +176,7 @@ def error_versus_h(
 
 
 def _value(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:
-    """J, also at complex parameters, which PyTorch's cross-entropy does not take."""
+    """Return J, also at complex parameters, which PyTorch's cross-entropy does not accept."""
     dtype = params.W1.dtype
     with torch.no_grad():
         activations = forward(params, X.to(dtype))
@@ -209,7 +186,7 @@ def _value(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:
 
 
 def _complex_cross_entropy(activations: Activations, Y: Tensor) -> Tensor:
-    """J = (1/m) sum [log(1 + e^z2) - Y z2], which no sigmoid can saturate, continued analytically.
+    """Return J = (1/m) sum [log(1 + e^z2) - Y z2], in which no sigmoid saturates, at a complex z2.
 
     Where z2 is positive, log(1 + e^z2) = z2 + log(1 + e^-z2), so that no power overflows.
     """
@@ -220,8 +197,8 @@ def _complex_cross_entropy(activations: Activations, Y: Tensor) -> Tensor:
     return losses.sum() / len(Y)
 
 
-def _moved(params: Parameters, direction: Parameters, step: float | complex) -> Parameters:
-    """Params + step * direction, complex if the step is."""
+def _moved(params: Parameters, direction: Parameters, step: complex) -> Parameters:
+    """Return params + step * direction, complex if the step is."""
     dtype = params.W1.dtype
     if isinstance(step, complex):
         dtype = torch.promote_types(dtype, torch.complex64)
@@ -232,7 +209,7 @@ def _moved(params: Parameters, direction: Parameters, step: float | complex) -> 
 def _directions(
     params: Parameters, moving: tuple[str, ...], count: int, seed: int
 ) -> list[Parameters]:
-    """Random unit directions in which only the given blocks move."""
+    """Draw random unit directions in which only the given blocks move."""
     generator = torch.Generator().manual_seed(seed)
     directions = []
     for _ in range(count):
