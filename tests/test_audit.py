@@ -1,4 +1,4 @@
-"""The audit proves right rules, names the wrong line of wrong ones, and never raises for a rule."""
+"""Audit: right rules pass, wrong ones are accused of the wrong line, and no rule makes it raise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +44,7 @@ LINES = Gradients._fields
 def network(
     m: int, n_x: int, n_h: int, n_y: int, *, inputs: float, weights: float, seed: int
 ) -> tuple[Parameters, Tensor, Tensor]:
-    """Random params, X, Y in float64; half of the seeds have hard targets."""
+    """Return random params, X, Y in float64. Odd seeds have hard targets."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -64,7 +64,7 @@ def cast(
 
 
 def otherwise(cost: Cost) -> Callable[..., Gradients]:
-    """A right rule that computes everything anew, by other operations in another order."""
+    """Return a right rule that computes everything anew, by other operations in another order."""
 
     def rule(params: Parameters, _: Activations, X: Tensor, Y: Tensor) -> Gradients:
         W1, b1, W2, b2 = params
@@ -79,7 +79,7 @@ def otherwise(cost: Cost) -> Callable[..., Gradients]:
 
 
 def short(rule: Callable[..., Gradients]) -> Callable[..., tuple[Tensor, ...]]:
-    """The same rule, which keeps dz2 and dz1 to itself."""
+    """Return the same rule without dz2 and dz1 in its result."""
 
     def four(*inputs: Any) -> tuple[Tensor, ...]:
         gradients = rule(*inputs)
@@ -89,7 +89,7 @@ def short(rule: Callable[..., Gradients]) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def changed(**lines: Callable[[Gradients], Any]) -> Callable[..., Any]:
-    """The right rule with some fields of its result replaced."""
+    """Return the right rule with some fields of its result replaced."""
 
     def rule(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
         right = backward(params, activations, X, Y)
@@ -196,7 +196,7 @@ def test_every_shipped_mistake_is_named(name: str, cost: Cost, dtype: torch.dtyp
     assert not report.ok
     assert report.wrong == tuple(line for line in LINES if line in MISTAKES[name])
     assert all("looks like" in hint(report, line) for line in report.wrong)
-    assert all("like no mistake" not in line.hint for line in report.lines)
+    assert all("unlike any known mistake" not in line.hint for line in report.lines)
 
 
 @FULL
@@ -216,7 +216,7 @@ def test_shipped_mistakes_are_caught_in_bfloat16_too(name: str, cost: Cost) -> N
 @pytest.mark.parametrize("name", LINES)
 @FULL
 def test_a_thousandth_too_much_is_named(name: str, dtype: torch.dtype) -> None:
-    """The later lines are made of the wrong value, as a real rule would."""
+    """Compute the later lines from the wrong value, as a real rule would."""
     source = {
         "dz2": "1.001 * dz2(activations, Y)",
         "dW2": "1.001 * dz2.T @ A1 / m",

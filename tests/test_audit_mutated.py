@@ -1,4 +1,4 @@
-"""The tests of the tester: an audit that is itself changed is found out."""
+"""Tests of the tester: a changed audit is found out."""
 
 import sys
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ CHANGES = {
 
 @contextmanager
 def rebuilt(file: str = "", old: str = "", new: str = "") -> Iterator[ModuleType]:
-    """handgrad.audit and what it imports, made anew with one change."""
+    """Load the files of handgrad.audit anew with one change, and yield the judge."""
     names = [f"handgrad.audit.{name}" for name in FILES]
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     try:
@@ -84,7 +84,7 @@ def rebuilt(file: str = "", old: str = "", new: str = "") -> Iterator[ModuleType
 
 
 def faults(audit: Any) -> Iterator[str]:
-    """What is wrong with an audit: right rules accused, wrong ones proved or misnamed."""
+    """Yield an audit's faults: right rules accused, wrong ones passed or misnamed."""
     yield from odd_faults(audit)
     yield from large_faults(audit)
     for cost in (cross_entropy, quadratic):
@@ -105,7 +105,7 @@ def faults(audit: Any) -> Iterator[str]:
 
 
 def large_faults(audit: Any) -> Iterator[str]:
-    """False alarms on saturated networks, and on rules with a forward pass of their own."""
+    """Yield false alarms on saturated networks and on rules with a forward pass of their own."""
     generator = torch.Generator().manual_seed(0)
     for weights in (1.0, 10.0, 100.0):
         shapes = ((60, 300), (60,), (10, 60), (10,), (200, 300), (200, 10))
@@ -117,7 +117,7 @@ def large_faults(audit: Any) -> Iterator[str]:
 
 
 def forward_of_its_own(params: Any, activations: Any, X: torch.Tensor, Y: torch.Tensor) -> Any:
-    """A right rule that adds up its forward pass the other way round."""
+    """Compute right gradients, with the sums of the forward pass in the opposite order."""
     A1 = torch.sigmoid(params.b1 + X.flip(1) @ params.W1.flip(1).T)
     A2 = torch.sigmoid(params.b2 + A1.flip(1) @ params.W2.flip(1).T)
     recomputed = activations._replace(A1=A1, A2=A2)
@@ -125,7 +125,7 @@ def forward_of_its_own(params: Any, activations: Any, X: torch.Tensor, Y: torch.
 
 
 def odd_faults(audit: Any) -> Iterator[str]:
-    """Verdicts on results that are no right numbers, deviate on purpose, or are wrong at times."""
+    """Yield wrong verdicts on NaN, wrong dtypes, purposeful deviations and rules wrong at times."""
 
     def bad(change: Any) -> Any:
         return lambda *inputs: change(rules.closed_form(cross_entropy)(*inputs), *inputs)

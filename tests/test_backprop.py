@@ -1,4 +1,4 @@
-"""The equations against references that share no code with them."""
+"""Equations against references that share no code with them."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ SHAPES = {  # m, n_x, n_h, n_y
 def problem(
     m: int, n_x: int, n_h: int, n_y: int, seed: int = 0, scale: float = 1.0
 ) -> tuple[Parameters, Tensor, Tensor]:
-    """Parameters with non-zero biases, inputs, and targets both soft and hard, in float64."""
+    """Return parameters with non-zero biases, inputs, and soft and hard targets, in float64."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(n_h, n_x), (n_h,), (n_y, n_h), (n_y,), (m, n_x)]
     W1, b1, W2, b2, X = (
@@ -48,7 +48,7 @@ def gradients_of(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Gradie
 
 
 def disagreeing(gradients: Gradients, expected: oracles.Answer, tolerance: float) -> list[str]:
-    """The lines further from the oracle than the tolerance, relative to the oracle's norm."""
+    """Return the lines further from the oracle than the tolerance, relative to its norm."""
     return [
         name
         for name in ("dz2", "dW2", "db2", "dz1", "dW1", "db1")
@@ -192,7 +192,7 @@ def test_a_missing_or_nan_gradient_is_seen() -> None:
 
 
 def saturated(dtype: torch.dtype) -> tuple[Activations, Tensor]:
-    """One output, every z2 with both hard targets."""
+    """Return activations with one output: every z2 with both hard targets."""
     z = torch.tensor([0.0, 17, -17, 90, -90, 800, -800, 1e4, -1e4], dtype=dtype)
     z2 = torch.cat([z, z]).unsqueeze(1)
     Y = torch.cat([torch.zeros_like(z), torch.ones_like(z)]).unsqueeze(1)

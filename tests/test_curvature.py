@@ -17,18 +17,18 @@ from handgrad.statistics.curvature import largest_eigenvalue
 
 
 def flat(parameters: Parameters) -> Tensor:
-    """W1, b1, W2, b2 as one vector, (n,)."""
+    """Return W1, b1, W2, b2 as one vector, (n,)."""
     return torch.cat([parameter.flatten() for parameter in parameters])
 
 
 def shaped(vector: Tensor, like: Parameters) -> Parameters:
-    """The vector as W1, b1, W2, b2, by a way that autograd follows."""
+    """Return the vector as W1, b1, W2, b2, by operations that autograd records."""
     sizes = [parameter.numel() for parameter in like]
     return Parameters(*(one.view_as(p) for one, p in zip(vector.split(sizes), like, strict=True)))
 
 
 def hessian_by_autograd(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:
-    """The whole matrix, (n, n)."""
+    """Compute the whole matrix, (n, n)."""
 
     def J(vector: Tensor) -> Tensor:
         return cost.value(backprop.forward(shaped(vector, params), X), Y)
@@ -91,7 +91,7 @@ def test_the_largest_eigenvalue_is_autograds(sizes: Any, cost: Cost) -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Parameters, Tensor, Tensor]:
-    """A 64-8-10 network after 200 steps on 256 digits, in float64: 618 parameters."""
+    """Return a 64-8-10 network after 200 steps on 256 digits, in float64: 618 parameters."""
     pictures, labels = load_digits(return_X_y=True)
     X = torch.tensor(pictures[:256]) / 16
     Y = torch.nn.functional.one_hot(torch.tensor(labels[:256]), 10).double()
@@ -120,7 +120,7 @@ def test_twenty_products_find_the_top_of_a_trained_network(digits: Any, cost: Co
 
 
 def operator(*eigenvalues: float) -> tuple[curvature.Operator, Parameters]:
-    """A diagonal operator on four numbers, and a start with a share of each."""
+    """Return a diagonal operator on four numbers, and a start with a component along each."""
     diagonal = torch.tensor(eigenvalues, dtype=torch.float64)
     start = shaped_four(torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=torch.float64))
     return lambda v: shaped_four(diagonal * flat(v)), start

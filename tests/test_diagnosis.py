@@ -1,4 +1,4 @@
-"""A wrong line is told in a sentence: what it looks like, and what it should be."""
+"""Diagnosis: a sentence says what a wrong line looks like, and what it should be."""
 
 from collections.abc import Callable
 from typing import Any
@@ -111,7 +111,7 @@ def test_square_weights_tell_the_missing_transpose() -> None:
 
 
 def place(name: str, index: Any) -> Callable[..., Gradients]:
-    """The right rule with one place of a result changed."""
+    """Return the right rule with one place of a result changed."""
 
     def rule(*inputs: Any) -> Gradients:
         gradients = rules.closed_form(cross_entropy)(*inputs)
@@ -134,7 +134,7 @@ def test_an_unknown_mistake_is_told_by_its_place(name: str, index: Any, told: st
     report = audit(place(name, index), *probe_inputs()[0])
     (line,) = (line for line in report.lines if line.name == name)
     assert told in line.hint
-    assert "like no mistake known here" in line.hint
+    assert "unlike any known mistake" in line.hint
     assert equation(name, cross_entropy) in line.hint
 
 

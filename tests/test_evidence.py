@@ -1,4 +1,4 @@
-"""The complex step and finite differences agree with the equations, and each errs as it should."""
+"""Complex step and finite differences: both agree with the equations, and err as they should."""
 
 import math
 
@@ -26,7 +26,7 @@ def saturated() -> tuple[Parameters, Tensor, Tensor]:
 
 
 def complex_step_gradient(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Parameters:
-    """dW1, db1, dW2, db2 in float64, every coordinate by a complex step of its own."""
+    """Compute dW1, db1, dW2, db2 in float64, every coordinate by a complex step of its own."""
     gradient = Parameters(*map(torch.zeros_like, params))
     for block, slopes in enumerate(gradient):
         for place in range(slopes.numel()):
@@ -100,7 +100,7 @@ def test_an_unknown_method_is_refused() -> None:
 
 
 def slope(curve: Curve, largest: float, smallest: float) -> float:
-    """The mean slope of log error over log h."""
+    """Return the mean slope of log error over log h."""
     inside = [
         (math.log10(h), math.log10(error))
         for h, error in zip(curve.steps, curve.errors, strict=True)

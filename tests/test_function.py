@@ -1,4 +1,4 @@
-"""The autograd.Function: PyTorch's own checks, and what other people's training does to it."""
+"""`autograd.Function`: PyTorch's own checks, and what other people's training does with it."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ NAMES = ("dW1", "db1", "dW2", "db2")
 
 
 def problem() -> tuple[Parameters, Tensor, Tensor]:
-    """m, n_x, n_h, n_y = 6, 5, 4, 3; leaves that require gradients, X among them; float64."""
+    """Return float64 leaves that require gradients, and Y, at m, n_x, n_h, n_y = 6, 5, 4, 3."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(4, 5), (4,), (3, 4), (3,), (6, 5), (6, 3)]
     *leaves, Y = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
@@ -26,7 +26,7 @@ def problem() -> tuple[Parameters, Tensor, Tensor]:
 
 
 def by_autograd(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:
-    """The same cost, recorded by autograd operation by operation."""
+    """Compute the same cost, recorded by autograd operation by operation."""
     return cost.value(backprop.forward(params, X), Y)
 
 

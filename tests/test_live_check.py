@@ -1,4 +1,4 @@
-"""The check inside training: before the first update, and while it goes on."""
+"""Check inside training: before the first update, and at intervals after it."""
 
 import math
 from collections.abc import Callable
@@ -109,7 +109,7 @@ def test_right_rules_raise_no_alarm(rule, precision: str) -> None:
 
 
 def turning_wrong(cost: Cost, line: str, after: int) -> Callable[..., Gradients]:
-    """The right backward pass until `after` calls, then one line doubled."""
+    """Return the right backward pass, which doubles one line after `after` calls."""
     calls = []
 
     def rule(params, activations, X, Y) -> Gradients:

@@ -1,4 +1,4 @@
-"""Every mechanical mistake in the backward pass is caught, and named as the line that it is in."""
+"""Mutants of the backward pass: each is caught, and the line that was changed is named."""
 
 from functools import cache
 

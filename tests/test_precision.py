@@ -1,4 +1,4 @@
-"""What formats lose, against NumPy's own half precision and values that surely underflow."""
+"""Losses of number formats, against NumPy's half precision and values that surely underflow."""
 
 import csv
 import math
@@ -18,7 +18,7 @@ M = 4096  # a sum of so many ones stops at 256 in bfloat16 and at 2048 in float1
 
 
 def point(shift: float = 0.0, m: int = 5) -> tuple[Parameters, torch.Tensor, torch.Tensor]:
-    """A network whose answers are near sigma(shift) to examples that all have target 0."""
+    """Return a network whose outputs are near sigma(shift), and examples with target 0."""
     draw = torch.Generator().manual_seed(0)
     W1, W2 = torch.randn(4, 3, generator=draw), torch.randn(2, 4, generator=draw) / 4
     params = Parameters(W1, torch.zeros(4), W2, torch.full((2,), shift))
@@ -30,7 +30,7 @@ def of(losses: list[LostDigits], name: str) -> dict[str, LostDigits]:
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
-    """Rounded to the nearest bfloat16, to even on a tie: the upper half of a float32's bits."""
+    """Round to the nearest bfloat16, to even on a tie: the upper half of a float32's bits."""
     bits = values.astype(np.float32).view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
@@ -43,7 +43,7 @@ ROUNDINGS = {
 
 
 def by_numpy(params, X, Y, rounded) -> Gradients:
-    """The six lines, each operation rounded, each product and sum taken whole before."""
+    """Compute the six lines in NumPy, rounding each operation, product and sum once."""
     (W1, b1, W2, b2), X, Y = [rounded(each.numpy()) for each in params], X.numpy(), Y.numpy()
     X, Y, wide = rounded(X), rounded(Y), np.float64
 
@@ -82,7 +82,7 @@ def test_half_precision_is_what_numpy_makes_of_it(name: str) -> None:
 
 
 def giving(values: list[float], cost: Cost):
-    """A rule whose every gradient is made of these values, in the dtype of the moment."""
+    """Return a rule whose every gradient consists of these values, in the dtype of X."""
 
     def rule(params, activations, X, Y) -> Gradients:
         scale = cost.dz2(activations, Y).flatten()[0] / activations.A2.flatten()[0]

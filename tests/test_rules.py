@@ -1,4 +1,4 @@
-"""The backward rules: each does what its name says, and no more work than the equations."""
+"""Backward rules: each does what its name says, with no more work than the equations."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ all_costs = pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS)
 
 
 def problem(m: int = 7, n_x: int = 5, n_h: int = 4, n_y: int = 3, seed: int = 0) -> Any:
-    """Parameters with non-zero biases, their activations, inputs and soft targets, in float64."""
+    """Return parameters with non-zero biases, activations, inputs and soft targets, in float64."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(n_h, n_x), (n_h,), (n_y, n_h), (n_y,), (m, n_x), (m, n_y)]
     W1, b1, W2, b2, X, Y = (
@@ -40,7 +40,7 @@ def expected(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> oracles.An
 
 
 def changed(gradients: Gradients, reference: Any) -> set[str]:
-    """The lines that differ from the reference by more than rounding."""
+    """Return the lines that differ from the reference by more than rounding."""
     wanted = reference if isinstance(reference, dict) else reference._asdict()
     return {
         name
@@ -298,7 +298,7 @@ def test_a_rule_travels_to_another_process(name: str) -> None:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory; what is imported from it is forgotten afterwards."""
+    """Yield an empty working directory, and forget afterwards what was imported from it."""
     monkeypatch.chdir(tmp_path)
     known = set(sys.modules)
     yield tmp_path

@@ -1,4 +1,4 @@
-"""The statistics of a step against autograd and against their definitions, in float64."""
+"""Statistics of a step against autograd and against their definitions, in float64."""
 
 import itertools
 import math
@@ -52,7 +52,7 @@ def made(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Step:
 
 
 def by_autograd(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Parameters:
-    """The gradient of each example's loss, (m, *shape) for each parameter, one at a time."""
+    """Compute the gradient of each example's loss, one at a time, (m, *shape) per parameter."""
     rows = [torch.func.grad(one_loss)(params, x, y, cost) for x, y in zip(X, Y, strict=True)]
     return Parameters(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
@@ -62,7 +62,7 @@ def one_loss(params: Parameters, x: Tensor, y: Tensor, cost: Cost) -> Tensor:
 
 
 def flat(each: Parameters) -> Tensor:
-    """The gradients of the examples as rows, (m, n)."""
+    """Return the gradients of the examples as rows, (m, n)."""
     return torch.cat([part.flatten(1) for part in each], dim=1)
 
 
@@ -185,7 +185,7 @@ def test_a_signal_that_the_batch_cannot_see_makes_the_scale_infinite() -> None:
 
 
 def leave_one_out(products: Tensor) -> tuple[Tensor, Tensor]:
-    """Noise and signal, (2,), and their covariance (2, 2), from leaving each example out.
+    """Estimate noise and signal, (2,), and their covariance (2, 2) by leaving each example out.
 
     B. Efron, C. Stein, The jackknife estimate of variance (1981), Annals of Statistics 9(3),
     p. 586: it errs, if at all, on the large side.
@@ -201,7 +201,7 @@ def leave_one_out(products: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def errors_off(products: Tensor, scale: Tensor) -> Tensor:
-    """How many standard errors a noise scale is from what a batch says of it, with its sign.
+    """Return by how many standard errors a noise scale disagrees with a batch, with the sign.
 
     The batch gives noise - scale * signal = 0 with an error of its own; unlike their ratio, that
     has one where the batch does not see the signal (E. Fieller, Some problems in interval
@@ -227,7 +227,7 @@ def test_noise_and_signal_without_each_example_give_their_error(cost: Cost) -> N
 
 
 class Measured(NamedTuple):
-    """What 1,000 batches of 64 digits say, each by itself and all together."""
+    """Estimates from 1,000 batches of 64 digits, one by one and all together."""
 
     estimates: Tensor  # noise and signal, (1000, 2)
     products: list[Tensor]  # (64, 64) of each batch
@@ -412,7 +412,7 @@ def leaves(found: Any) -> list[Tensor]:
 
 
 def everything(s: Step) -> None:
-    """Call all there is once."""
+    """Call every statistic once."""
     A, G = s.activations, s.gradients
     norms, products, variances = (function(A, G, s.X) for function in PER_EXAMPLE)
     statistics.noise_scale(norms.whole, of(s))

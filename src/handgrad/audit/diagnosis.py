@@ -277,4 +277,4 @@ def _where(given: Tensor, truth: Estimate) -> str:
     ratio = float(given.norm() / truth.value.norm().clamp(min=1e-300))
     degrees = float(angle([given], [truth.value]))
     turned = f"turned by {degrees:.3g} degrees and {ratio:.4g} times as long"
-    return f"is off {share}, {turned}, like no mistake known here"
+    return f"is off {share}, {turned}, unlike any known mistake"

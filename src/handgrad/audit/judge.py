@@ -195,7 +195,7 @@ class _Judge:
     def line(self, name: str, given: Tensor | None, truth: Estimate | None) -> Line:
         """Judge one line by its value and the true one."""
         problem = self.output.problems.get(name)
-        unjudged = self.output.failure or "it is fed with a value that cannot be used"
+        unjudged = self.output.failure or "it depends on an unusable value"
         if given is None:
             return self.verdict(name, math.nan, problem or f"not judged: {unjudged}", bool(problem))
         if truth is None:
@@ -243,7 +243,7 @@ class _Judge:
         both = f"not returned, and {names[1]} and {names[2]} are both wrong"
         deviates = name in self.deviates
         if len(inputs) > inputs.shape[1]:
-            hint = f"{both}: {name} is likely to be; return Gradients to be told how"
+            hint = f"{both}: {name} probably is too. Return Gradients to see how"
             return self.verdict(name, rho, hint, judged=not deviates), None
         dz = self.solved(dW, db, inputs, inputs_error)
         if dz is None:

@@ -1,4 +1,4 @@
-"""The equations as a `torch.autograd.Function`, for models outside this project.
+"""Equations as a `torch.autograd.Function`, for models outside this project.
 
 Training here does not use it, because an update writes the rule's gradients itself. This is the
 form to drop into a model that calls `loss.backward()`, and the form that `gradcheck` tests.

@@ -72,7 +72,7 @@ def example_norms(activations: Activations, gradients: Gradients, X: Tensor) -> 
 
     The norm of an outer product is the product of the norms, so no matrix is multiplied.
     I. Goodfellow, Efficient per-example gradient computations (2015),
-    arXiv:1510.01799, section 4; the whole is the GraNd score of M. Paul, S. Ganguli, G. Dziugaite,
+    arXiv:1510.01799, section 4. The whole is the GraNd score of M. Paul, S. Ganguli, G. Dziugaite,
     Deep learning on a data diet (2021), arXiv:2107.07075, section 2, and its part b2 is EL2N.
 
     Args:
@@ -185,7 +185,7 @@ def signal_to_noise(gradients: Gradients, variances: Parameters) -> Parameters:
     Dissecting Adam (2018), arXiv:1705.07774, whose relative variance is 1 / this squared.
 
     Args:
-        gradients: all six; m is read from dz2.
+        gradients: all six. m is read from dz2.
         variances: from `gradient_variances`.
 
     Returns:
@@ -300,7 +300,7 @@ def _norms(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _bessel(m: int) -> float:
-    """Return Bessel's correction m / (m - 1) of a variance about the sample's mean; NaN for one."""
+    """Return Bessel's correction m / (m - 1) of a variance about the sample's mean. NaN for one."""
     return m / (m - 1) if m > 1 else math.nan
 
 
