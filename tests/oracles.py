@@ -1,4 +1,4 @@
-"""Independent references for the gradients; nothing here imports the package.
+"""Independent references for the gradients, without any import of the package.
 
 Each oracle takes W1, b1, W2, b2, X, Y (float64 tensors, examples in rows) and the cost's name, and
 gives a dict of the cost "J" and the six gradients, oriented as PyTorch keeps them.
@@ -21,7 +21,7 @@ Oracle = Callable[..., Answer]
 def column_textbook(
     W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, X: Tensor, Y: Tensor, cost: str
 ) -> Answer:
-    """The textbook's lines as printed: NumPy, one example a column, biases as columns."""
+    """Compute the textbook's lines as printed: NumPy, one example a column, biases as columns."""
     sigma = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
     W1_, W2_, X_, Y_ = W1.numpy(), W2.numpy(), X.numpy().T, Y.numpy().T
     b1_, b2_, m = b1.numpy()[:, None], b2.numpy()[:, None], X.shape[0]
@@ -49,7 +49,7 @@ def column_textbook(
 def per_example_loop(
     W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, X: Tensor, Y: Tensor, cost: str
 ) -> Answer:
-    """One example, one unit, one weight at a time, in Python's floats."""
+    """Compute one example, one unit and one weight at a time, in Python's floats."""
     sigma = lambda z: 1 / (1 + math.exp(-z))  # noqa: E731
     m, inputs, hidden, outputs = len(X), range(X.shape[1]), range(len(b1)), range(len(b2))
     gradients = {"dW2": torch.zeros_like(W2), "db2": torch.zeros_like(b2)}
@@ -83,7 +83,7 @@ def per_example_loop(
 def autograd_on_logits(
     W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, X: Tensor, Y: Tensor, cost: str
 ) -> Answer:
-    """PyTorch's own layers and losses, differentiated by PyTorch."""
+    """Differentiate PyTorch's own layers and losses by PyTorch."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (W1, b1, W2, b2)]
     z1 = functional.linear(X, leaves[0], leaves[1])
     z2 = functional.linear(torch.sigmoid(z1), leaves[2], leaves[3])
@@ -100,7 +100,7 @@ def autograd_on_logits(
 def scikit_learn(
     W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, X: Tensor, Y: Tensor, cost: str
 ) -> Answer:
-    """scikit-learn's private MLPClassifier._backprop, whose outputs are independent sigmoids."""
+    """Call scikit-learn's private MLPClassifier._backprop, with independent sigmoids as outputs."""
     assert cost == "cross_entropy", "scikit-learn's classifier has no other cost"
     network = MLPClassifier(hidden_layer_sizes=(len(b1),), activation="logistic", alpha=0.0)
     network.n_layers_, network.n_outputs_ = 3, len(b2)
