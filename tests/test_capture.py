@@ -1,20 +1,29 @@
-"""The recorded equations give the bits of the equations, also for other numbers than at first."""
+"""The captured equations give the bits of the equations, also for other numbers than at first."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
+import lightning as L
+import numpy as np
 import pytest
 import torch
-from conftest import fit
+from conftest import composed, fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from handgrad import backprop, rules
 from handgrad.backprop import Activations, Cost, Gradients, Parameters, backward, forward
-from handgrad.rules import feedback
-from handgrad.rules.feedback import Rule
+from handgrad.config.errors import WrongGradient
+from handgrad.module import TwoLayerNetwork
+from handgrad.rules.feedback import Feedback, Rule, makes_the_same_operations
+from handgrad.runs.live_check import LiveCheck
+from handgrad.tasks import build
 from handgrad.training.capture import CannotCapture, Capture, Captured, Equations
+from handgrad.training.optimizers import GradientDescent
+from handgrad.training.updates import UpdateSettings
 
 RULES: dict[str, Callable[[Cost], Rule]] = {
     "closed_form": rules.closed_form,
@@ -56,27 +65,27 @@ def assert_same_bits(given: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
     st.sampled_from(sorted(COSTS)),
     st.sampled_from([torch.float32, torch.float64]),
 )
-def test_a_recording_gives_the_bits_of_the_equations_wherever_descent_goes(
+def test_a_capture_gives_the_bits_of_the_equations_wherever_descent_goes(
     m: int, n_x: int, n_h: int, n_y: int, rule: str, cost: str, dtype: torch.dtype
 ) -> None:
     params = params_of(n_x, n_h, n_y, dtype)
     compute = equations(params, RULES[rule](COSTS[cost]))
     block = numbers(4 * m, n_x, seed=8, dtype=dtype)
     targets = numbers(4 * m, n_y, seed=9, dtype=dtype).sigmoid()
-    recording = Capture(compute, block[:m], targets[:m])
+    capture = Capture(compute, block[:m], targets[:m])
     for start in range(m, 4 * m, m):
         X, Y = block[start : start + m], targets[start : start + m]
         expected = compute(X, Y)
-        assert_same_bits(recording(X, Y), expected)
+        assert_same_bits(capture(X, Y), expected)
         for parameter, gradient in zip(params, (4, 5, 1, 2), strict=True):
             parameter -= 0.5 * expected[1][gradient]
 
 
-def test_one_operation_left_out_of_a_recording_is_seen() -> None:
+def test_one_operation_left_out_of_a_capture_is_seen() -> None:
     params = params_of(5, 4, 3)
     compute, X, Y = equations(params, rules.closed_form(backprop.quadratic)), *data(6, 5, 3)
-    recording = Capture(compute, X, Y)
-    for left_out in range(len(recording.steps)):
+    capture = Capture(compute, X, Y)
+    for left_out in range(len(capture.steps)):
         broken = Capture(compute, X, Y)
         del broken.steps[left_out]
         other = data(6, 5, 3, seed=20)
@@ -120,23 +129,24 @@ def counts_its_calls(params: Parameters, a: Activations, X: Tensor, Y: Tensor) -
 @pytest.mark.parametrize(
     "rule", [looks_at_a_value, draws, writes_in_place, looks_at_the_inputs, counts_its_calls]
 )
-def test_what_cannot_be_made_again_is_not_recorded(rule: Rule) -> None:
-    compute, (X, Y) = equations(params_of(5, 4, 3), rule), data(6, 5, 3)
+def test_what_cannot_be_made_again_is_not_captured(rule: Rule) -> None:
+    params, (X, Y) = params_of(5, 4, 3), data(6, 5, 3)
+    compute = equations(params, rule)
     with pytest.raises(CannotCapture):
         Capture(compute, X, Y)
-    assert not isinstance(Captured(compute).learnt(X, Y), Capture)
+    assert not isinstance(Captured(compute, params).learnt(X, Y), Capture)
 
 
-def test_a_recording_keeps_what_is_read_later_and_little_else() -> None:
+def test_a_capture_keeps_what_is_read_later_and_little_else() -> None:
     m, n_h = 64, 50
     compute, (X, Y) = (
         equations(params_of(5, n_h, 3), rules.closed_form(backprop.quadratic)),
         data(m, 5, 3),
     )
-    recording = Capture(compute, X, Y)
-    outs = [keywords["out"] for _, _, keywords in recording.steps]
+    capture = Capture(compute, X, Y)
+    outs = [keywords["out"] for _, _, keywords in capture.steps]
     places = {out.untyped_storage().data_ptr() for out in outs if out.shape == (m, n_h)}
-    results = {each.untyped_storage().data_ptr() for part in recording.results for each in part}
+    results = {each.untyped_storage().data_ptr() for part in capture.results for each in part}
     assert len(results) == 10  # none lies over another
     assert len(places) == 4  # z1, A1, dz1, and 1 - A1
 
@@ -153,12 +163,230 @@ def test_an_operand_that_is_read_as_it_lies_otherwise_is_not_overwritten() -> No
     assert_same_bits(Capture(compute, X, Y)(*others), compute(*others))
 
 
-def test_only_rules_known_to_be_the_same_each_time_are_recorded() -> None:
+class CountsItsCalls(Feedback):
+    """A subclass of the project's own rule that turns from alignment to the textbook's line."""
+
+    calls: ClassVar[list[int]] = []
+
+    def __call__(self, params: Parameters, a: Activations, X: Tensor, Y: Tensor) -> Gradients:
+        self.calls.append(1)
+        rule = self if len(self.calls) < 20 else None
+        return (
+            backward(params, a, X, Y) if rule is None else Feedback.__call__(self, params, a, X, Y)
+        )
+
+
+def copied(activations: Activations, Y: Tensor) -> Tensor:
+    """A dz2 whose Y is a copy, which a capture would keep."""
+    return activations.A2 - torch.cat([Y])
+
+
+def by_numpy(W2: Tensor) -> Tensor:
+    """A feedback matrix that leaves PyTorch."""
+    return torch.from_numpy(np.sign(W2.detach().numpy()))
+
+
+def test_only_the_projects_own_rules_are_captured() -> None:
+    may = makes_the_same_operations
     for name, factory in RULES.items():
-        assert feedback.makes_the_same_operations(factory(backprop.quadratic)), name
-    assert not feedback.makes_the_same_operations(counts_its_calls)
-    assert not feedback.makes_the_same_operations(rules.autograd(backprop.quadratic))
-    assert not feedback.makes_the_same_operations(None)
+        for cost in COSTS.values():
+            assert may(factory(cost)), name
+    assert may(rules.feedback_alignment(backprop.quadratic, B=torch.eye(3)))
+    own = Cost(backprop.cross_entropy.value, copied)
+    alignment = rules.feedback_alignment(backprop.quadratic)
+    for other in (
+        counts_its_calls,
+        rules.autograd(backprop.quadratic),
+        *(factory(own) for factory in RULES.values()),
+        partial(backward, dz2=copied),
+        partial(counts_its_calls),
+        CountsItsCalls(backprop.quadratic, alignment.matrix),
+        Feedback(backprop.quadratic, by_numpy),
+        Feedback(backprop.quadratic, partial(by_numpy)),
+    ):
+        assert not may(other), other
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_capture_is_verified_at_other_numbers_and_leaves_the_parameters(
+    dtype: torch.dtype,
+) -> None:
+    """An operation that reads a copy of a parameter agrees at the first numbers alone."""
+    params = params_of(5, 4, 3, dtype)
+    frozen = params.W2.clone()
+
+    def stale(p: Parameters, a: Activations, X: Tensor, Y: Tensor) -> Gradients:
+        same = torch.equal(p.W2, frozen)
+        return backward(p._replace(W2=frozen if same else p.W2), a, X, Y)
+
+    before = [each.clone() for each in params]
+    X, Y = (each.to(dtype) for each in data(6, 5, 3))
+    captured = Captured(equations(params, stale), params)
+    assert not isinstance(captured.learnt(X, Y), Capture)
+    assert all(torch.equal(one, other) for one, other in zip(params, before, strict=True))
+
+
+# What a training does with `.grad` and the parameters, beside autograd's own loop.
+
+
+class ReplacesData(torch.optim.Optimizer):
+    """Descent that gives each parameter new storage."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for each in group["params"]:
+                each.data = each.data - group["lr"] * each.grad
+
+
+class KeepsGradients(ReplacesData):
+    """Descent by the mean of this gradient and the last one, of which it keeps the tensor."""
+
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for each in group["params"]:
+                last = self.state[each].get("last", each.grad)
+                each.data -= group["lr"] * (each.grad + last) / 2
+                self.state[each]["last"] = each.grad
+
+
+class WritesIntoGradients(ReplacesData):
+    """Normalised descent, which divides `.grad` by its norm in place."""
+
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for each in group["params"]:
+                each.grad.div_(each.grad.norm() + 1e-3)
+                each.data -= group["lr"] * each.grad
+
+
+NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True, foreach=True)
+PLAIN = ("data=iris", "data.batch_size=20", "model.hidden=5", "trainer.max_epochs=8")
+
+
+class Watching(LiveCheck):
+    """The live check after every block."""
+
+    def __init__(self) -> None:
+        super().__init__(False, "stop", 1, None)
+
+
+@pytest.mark.parametrize("slots", ["data.microbatch=auto", "data.microbatch=7"])
+@pytest.mark.parametrize(
+    "optimizer", [ReplacesData, KeepsGradients, WritesIntoGradients, NESTEROV, GradientDescent]
+)
+def test_an_optimizer_of_ones_own_trains_as_in_autograds_loop(optimizer: Any, slots: str) -> None:
+    config = composed(*PLAIN, slots, "logger=none", "trainer.enable_progress_bar=false")
+    data = build.data(config).read()
+    network = build.network(config, data)
+    network.optimizer = partial(optimizer, lr=0.1)
+    network.updates.settings = UpdateSettings()
+    mine = Parameters(*(each.detach().clone().requires_grad_() for each in network.params))
+    trainer = build.trainer(config, Path("none"), extra=[Watching()])
+    data.horizon = build.horizon(config, trainer)
+    trainer.fit(network, datamodule=data)
+    stepping, plan = optimizer(list(mine), lr=0.1), data.plan()
+    inputs, targets = data.parts["train"].rows(slice(None))
+    for number in range(trainer.global_step):
+        (batch,) = plan.batches(number)
+        rows = plan.order(number // plan.updates_per_epoch)[batch.start : batch.stop]
+        stepping.zero_grad()
+        J = backprop.cost(forward(mine, inputs[rows]), targets[rows])
+        J.backward()
+        with torch.no_grad():
+            stepping.step()
+    for one, other in zip(network.params, mine, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+class Meddles(L.Callback):
+    """Does something to the network before each of its blocks."""
+
+    def __init__(self, act: Callable[[TwoLayerNetwork, int], None]) -> None:
+        self.act = act
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        with torch.no_grad():
+            self.act(pl_module, trainer.global_step)
+
+
+def clamp(network: TwoLayerNetwork, update: int) -> None:
+    for each in network.params:
+        each.data = each.data.clamp(-0.4, 0.4)
+
+
+def restart(network: TwoLayerNetwork, update: int) -> None:
+    if update == 10:
+        network.W2.data = torch.zeros_like(network.W2)
+
+
+def transpose(network: TwoLayerNetwork, update: int) -> None:
+    network.W1.data = network.W1.data.T.contiguous().T
+
+
+def bind(network: TwoLayerNetwork, update: int) -> None:
+    if update == 10:
+        network.updates.bind(rules.feedback_alignment)
+
+
+def replace_forward(network: TwoLayerNetwork, update: int) -> None:
+    if update == 10:
+        network.updates.forward_pass = lambda params, X: forward(params, X.clamp(-1, 1))
+
+
+def zero_gradients(network: TwoLayerNetwork, update: int) -> None:
+    for each in network.params:
+        if each.grad is not None:
+            each.grad.zero_()
+
+
+@pytest.mark.parametrize("act", [clamp, restart, transpose, bind, replace_forward, zero_gradients])
+def test_whatever_a_callback_does_captured_training_ends_at_the_functions_bits(
+    act: Callable[[TwoLayerNetwork, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> TwoLayerNetwork:
+        return fit(*PLAIN, "dashboard=off", callbacks=[Meddles(act), Watching()]).network
+
+    captured = trained()
+    monkeypatch.setattr("handgrad.module.makes_the_same_operations", lambda rule: False)
+    plain = trained()
+    assert not isinstance(plain.updates.equations, Captured)
+    for one, other in zip(captured.params, plain.params, strict=True):
+        assert torch.equal(one, other)
+
+
+class NoticesGradients(L.Callback):
+    """Keeps the tensor of W1's gradient after each block, and a copy of it."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        self.kept.append((pl_module.W1.grad, pl_module.W1.grad.clone()))
+
+
+@pytest.mark.parametrize("overrides", [(), ("data.microbatch=7",)], ids=["whole", "microbatches"])
+def test_a_gradient_that_is_kept_stays_what_it_was(overrides: tuple[str, ...]) -> None:
+    notices = NoticesGradients()
+    fit(*PLAIN, "dashboard=off", *overrides, callbacks=[notices])
+    assert len(notices.kept) > 3
+    assert all(torch.equal(kept, copy) for kept, copy in notices.kept)
+
+
+def test_a_replay_that_no_longer_follows_the_functions_is_named_at_the_next_checksum() -> None:
+    def spoil(network: TwoLayerNetwork, update: int) -> None:
+        equations = network.updates.equations
+        assert isinstance(equations, Captured)
+        for capture in equations.known.values():
+            assert isinstance(capture, Capture)
+            capture.takes_Y.clear()  # the targets of the batch before, for ever
+
+    with pytest.raises(WrongGradient, match="dW2, db2, dW1, db1"):
+        fit(*PLAIN, "dashboard=off", callbacks=[Meddles(spoil), Watching()])
 
 
 def test_large_results_are_not_kept() -> None:
@@ -169,16 +397,16 @@ def test_large_results_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("overrides", [(), ("data.microbatch=7",), ("optimizer.accumulate=3",)])
-def test_training_with_recorded_equations_ends_at_the_same_bits(
+def test_training_with_captured_equations_ends_at_the_same_bits(
     overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common = ("data.batch_size=32", "trainer.max_epochs=2", "dashboard=off", *overrides)
-    recorded = fit(*common)
-    assert isinstance(recorded.network.updates.equations, Captured)
-    made = recorded.network.updates.equations.known.values()
+    captured = fit(*common)
+    assert isinstance(captured.network.updates.equations, Captured)
+    made = captured.network.updates.equations.known.values()
     assert all(isinstance(each, Capture) for each in made)
     monkeypatch.setattr("handgrad.module.makes_the_same_operations", lambda rule: False)
     plain = fit(*common)
     assert not isinstance(plain.network.updates.equations, Captured)
-    for one, other in zip(recorded.network.params, plain.network.params, strict=True):
+    for one, other in zip(captured.network.params, plain.network.params, strict=True):
         assert torch.equal(one, other)

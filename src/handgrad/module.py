@@ -128,8 +128,7 @@ class TwoLayerNetwork(L.LightningModule):
     def on_train_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
-        single = self.trainer.precision in ("32-true", "64-true")
-        fixed = makes_the_same_operations(self.updates.rule)
+        single = self.trainer.precision in ("32-true", "64-true") and self.device.type == "cpu"
         self.updates.report_skip = lambda skipped, update: self.write_scalars(
             {"run/skipped_updates": skipped}, update
         )
@@ -139,7 +138,7 @@ class TwoLayerNetwork(L.LightningModule):
             done=self.trainer.global_step,
             scheduler=self.lr_schedulers() if self.steps_with("step") else None,
             scaler=getattr(self.trainer.precision_plugin, "scaler", None),  # of 16-mixed
-            capture=fixed and single and self.device.type == "cpu",
+            may_capture=lambda rule: single and makes_the_same_operations(rule),
         )
 
     @override

@@ -205,9 +205,28 @@ def flat_spot(cost: Cost, *, offset: float = 0.1) -> FlatSpot:
     return FlatSpot(cost, offset)
 
 
-def makes_the_same_operations(rule: Rule | None) -> bool:
-    """Return whether a rule is known to make the same operations at every update.
+def makes_the_same_operations(rule: Rule) -> bool:
+    """Return whether a rule makes the same operations at every call, whatever the numbers.
 
-    Nothing is known of a user's own function, which may count its calls.
+    Only the rules above, as their factories make them, are known to. A function, a dz2, a matrix or
+    a subclass of the user's own may count its calls, look at values or leave PyTorch.
     """
-    return isinstance(rule, Feedback | FlatSpot) or getattr(rule, "func", None) is backward
+    if isinstance(rule, partial) and type(rule) is partial:
+        return rule.func is backward and not rule.args and _has_own_dz2(**rule.keywords)
+    if isinstance(rule, Feedback) and type(rule) is Feedback:
+        return _has_own_dz2(rule.cost.dz2) and _is_own_matrix(rule.matrix)
+    return isinstance(rule, FlatSpot) and type(rule) is FlatSpot and _has_own_dz2(rule.cost.dz2)
+
+
+def _has_own_dz2(dz2: object = cross_entropy_dz2, **others: object) -> bool:
+    """Return whether dz2 is one of the two costs' and no other argument is bound."""
+    return not others and dz2 in (cross_entropy_dz2, quadratic_dz2)
+
+
+def _is_own_matrix(matrix: object) -> bool:
+    """Return whether a function of W2 is one of the factories above."""
+    if type(matrix) is partial and matrix.func is _with_signs:
+        return _is_own_matrix(matrix.keywords["fixed"])
+    return matrix is torch.sign or (
+        type(matrix) is partial and matrix.func in (random_matrix, _like_weights)
+    )

@@ -87,7 +87,8 @@ class LiveCheck(Callback):
         if checksum_due:
             ratios = self.checksums(trainer, pl_module)
             self.write_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
-            self.share(self.not_within(ratios), pl_module, f"checksum, {when}")
+            wrong = {*self.not_within(ratios), *pl_module.updates.differences_of_replay()}
+            self.share([name for name in NAMES if name in wrong], pl_module, f"checksum, {when}")
         if audit_due:
             report = self.audited(trainer, pl_module, examples_of(batch, batch.updates[-1]))
             if report is not None:
@@ -124,7 +125,7 @@ class LiveCheck(Callback):
 
     def checksums(self, trainer: L.Trainer, network: TwoLayerNetwork) -> dict[str, float]:
         """The last gradient's residuals over what rounding explains; nothing for an empty share."""
-        seen = network.updates.result
+        seen = network.updates.result_to_judge()
         if seen is None or seen.gradients.dz1 is None:
             return {}
         assert self.generator is not None

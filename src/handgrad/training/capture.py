@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
-from handgrad.backprop import Activations, Gradients
+from handgrad.backprop import Activations, Gradients, Parameters
 
 Equations = Callable[[Tensor, Tensor], tuple[Activations, Gradients]]
 LARGEST = 2**23  # bytes of a capture's results: beyond that, arithmetic is what costs
@@ -82,12 +82,18 @@ class Capture:
         _share_storage(listener.heard, [*self.results[0], *self.results[1]])
         for made in listener.heard:
             self.note(made, X, Y)
+        self.verify(function, X, Y)
+
+    def verify(self, function: Equations, X: Tensor, Y: Tensor) -> None:
+        """Compare a replay with the function, bit for bit.
+
+        Raises:
+            CannotCapture: if they differ.
+        """
         expected = function(X, Y)
         for _, _, keywords in self.steps:
-            keywords["out"].fill_(torch.nan)  # so that what is not made again is seen
-        again = self(X, Y)
-        pairs = zip((*expected[0], *expected[1]), (*again[0], *again[1]), strict=True)
-        if not all(torch.equal(one, other) for one, other in pairs):
+            keywords["out"].fill_(torch.nan)  # so that what is not replayed is seen
+        if differences(expected, self(X, Y)):
             raise CannotCapture("a replay gives other bits")
 
     def note(self, made: _Operation, X: Tensor, Y: Tensor) -> None:
@@ -200,19 +206,45 @@ def _scalar(number: float, result: Tensor) -> Tensor:
     return torch.tensor(number, dtype=result.dtype, device=result.device)
 
 
+def differences(
+    one: tuple[Activations, Gradients], other: tuple[Activations, Gradients]
+) -> tuple[str, ...]:
+    """Return the names of the quantities of two passes that are not the same to the last bit."""
+    names = (*Activations._fields, *Gradients._fields)
+    pairs = zip(names, (*one[0], *one[1]), (*other[0], *other[1]), strict=True)
+    return tuple(name for name, mine, its in pairs if not torch.equal(mine, its))
+
+
 class Captured:
     """Captures a function of X and Y for each number of rows, where that is possible.
 
+    The function reads parameters too, whose addresses a capture holds. Where a parameter is given
+    other storage (`p.data = ...`, `p.set_(...)`), the captures are made anew.
+
     Args:
         function: as for `Capture`.
+        params: the parameters that it reads.
     """
 
-    def __init__(self, function: Equations) -> None:
-        self.function = function
+    def __init__(self, function: Equations, params: Parameters) -> None:
+        self.function, self.params = function, params
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all captures, which the next calls make anew."""
         self.known: dict[int, Equations] = {}
+        self.addresses = tuple(each.data_ptr() for each in self.params)
+        self.layouts = self.present_layouts()
+
+    def present_layouts(self) -> list[tuple[object, ...]]:
+        """Return the dtype, shape and strides of each parameter."""
+        return [(each.dtype, each.shape, each.stride()) for each in self.params]
 
     def __call__(self, X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
         """Return the function's results, which the next call may overwrite."""
+        W1, b1, W2, b2 = self.params
+        if self.addresses != (W1.data_ptr(), b1.data_ptr(), W2.data_ptr(), b2.data_ptr()):
+            self.forget()
         known = self.known.get(X.shape[0])
         return (known or self.learnt(X, Y))(X, Y)
 
@@ -221,8 +253,43 @@ class Captured:
         known = self.function
         if len(self.known) < SHAPES:
             try:
-                known = Capture(self.function, X, Y)
+                known = self.capture(X, Y)
             except CannotCapture:
                 known = self.function
             self.known[X.shape[0]] = known
         return known
+
+    def capture(self, X: Tensor, Y: Tensor) -> Capture:
+        """Capture the function, and compare it with a replay at other numbers in every tensor.
+
+        Raises:
+            CannotCapture: if that cannot be done, or the replay gives other bits.
+        """
+        captured = Capture(self.function, X, Y)
+        kept = [each.detach().clone() for each in self.params]
+        try:
+            for number, each in enumerate(self.params, 1):
+                each.data.copy_(_ramp(each, -0.5 / number, 0.5))
+            captured.verify(self.function, _ramp(X, -1.0, 2.0), _ramp(Y, 0.1, 0.9))
+        finally:
+            for each, values in zip(self.params, kept, strict=True):
+                each.data.copy_(values)
+        return captured
+
+    def compare(self, X: Tensor, Y: Tensor) -> tuple[str, ...]:
+        """Return the quantities in which a replay differs; the results at hand stay."""
+        known = self.known.get(X.shape[0])
+        if not isinstance(known, Capture):
+            return ()
+        results = [each for part in known.results for each in part]
+        kept = [each.clone() for each in results]
+        found = differences(self.function(X, Y), self(X, Y))
+        for each, values in zip(results, kept, strict=True):
+            each.copy_(values)
+        return found
+
+
+def _ramp(like: Tensor, low: float, high: float) -> Tensor:
+    """Return evenly spaced numbers in a tensor's shape: no generator of the training is asked."""
+    numbers = torch.linspace(low, high, like.numel(), dtype=like.dtype, device=like.device)
+    return numbers.view(like.shape)

@@ -69,10 +69,10 @@ class GradientSum:
         sizes = [parameter.numel() for parameter in self.parameters]
         first = self.parameters[0]
         wide = torch.promote_types(first.dtype, torch.float32)
-        self.sums = torch.zeros(slots, sum(sizes), dtype=wide, device=first.device)
         shapes = [parameter.shape for parameter in self.parameters]
+        self.sums = torch.zeros(slots, sum(sizes), dtype=wide, device=first.device)
         self.views = [
-            [part.view(shape) for part, shape in zip(row.split(sizes), shapes, strict=True)]
+            [each.view(shape) for each, shape in zip(row.split(sizes), shapes, strict=True)]
             for row in self.sums
         ]
 

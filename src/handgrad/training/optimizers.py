@@ -87,6 +87,24 @@ def penalty(optimizer: torch.optim.Optimizer) -> float:
     )
 
 
+def leaves_gradients_alone(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a step neither keeps `.grad` nor writes into it.
+
+    That is known of plain descent and of PyTorch's SGD, Adam and AdamW on the CPU, one tensor at a
+    time. The versions for many tensors write Nesterov's step into `.grad`. A subclass, a hook or a
+    patched step may do anything.
+    """
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    step = vars(optimizer).get("step")
+    patched = step is not None and not hasattr(step, "_wrapped_by_lr_sched")
+    one_by_one = not any(
+        group.get("foreach") or group.get("fused") for group in optimizer.param_groups
+    )
+    on_cpu = all(each.is_cpu for group in optimizer.param_groups for each in group["params"])
+    known = (GradientDescent, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+    return type(optimizer) in known and not hooks and not patched and one_by_one and on_cpu
+
+
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether a step evaluates cost and gradient several times, as a line search does."""
     return isinstance(optimizer, torch.optim.LBFGS)

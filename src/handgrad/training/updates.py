@@ -95,6 +95,7 @@ class Updates:
         multilabel: bool = False,
     ) -> None:
         self.params, self.cost, self.settings = params, cost, settings
+        self.loss_scale: LossScale | None = None
         self.forward_pass: Forward = backprop.forward
         if settings.compile:
             self.forward_pass = torch.compile(backprop.forward)
@@ -104,7 +105,6 @@ class Updates:
         self.result: MicrobatchResult | None = None
         self.keeps_before = False
         self.before: Parameters | None = None
-        self.loss_scale: LossScale | None = None
         self.is_asked_to_stop: Callable[[], bool] = lambda: False
         self.report_skip: Callable[[int, int], None] = lambda skipped, update: None
 
@@ -112,6 +112,8 @@ class Updates:
         """Take a rule to train with, which gets the cost once."""
         self.bind_rule = rule
         self.rule = self.backward_pass = rule(self.cost)
+        if self.loss_scale is not None:
+            self.backward_pass = rule(self.loss_scale.scaled(self.cost))
         if self.settings.compile:
             self.backward_pass = torch.compile(self.rule)
 
@@ -128,7 +130,7 @@ class Updates:
         done: int = 0,
         scheduler: Any = None,
         scaler: GradScaler | None = None,
-        capture: bool = False,
+        may_capture: Callable[[Rule], bool] = lambda rule: False,
     ) -> None:
         """Get ready for the first block, on the device where the parameters lie now.
 
@@ -138,7 +140,7 @@ class Updates:
             done: updates made before.
             scheduler: of the learning rate, where it takes a step after each update.
             scaler: of 16-mixed.
-            capture: whether forward and the rule may be captured: a rule that makes the same
+            may_capture: whether forward and a rule may be captured: a rule that makes the same
                 operations at each call, on the CPU, in one precision.
         """
         slots = self.settings.slots
@@ -146,13 +148,30 @@ class Updates:
         self.alone = slots is None and not several
         self.sum = GradientSum(self.params, slots or 1)
         self.optimizer, self.scheduler, self.done = optimizer, scheduler, done
+        self.may_capture = may_capture
         self.saved = _SavedState(self.params, optimizer, scheduler, self.tally)
         self.streak = Streak(updates_per_epoch)
         if scaler is not None:
             self.loss_scale = LossScale(scaler)
-            self.backward_pass = self.bind_rule(self.loss_scale.scaled(self.cost))
-        captures = capture and not self.settings.compile
-        self.equations: Equations = Captured(self.compute) if captures else self.compute
+            self.bind(self.bind_rule)
+        self._choose_equations()
+
+    def _choose_equations(self) -> None:
+        """Capture the two passes where that is safe, or else call them."""
+        self.passes = (self.forward_pass, self.backward_pass)
+        own = self.forward_pass is backprop.forward and self.backward_pass is self.rule
+        captures = own and self.may_capture(self.rule)
+        self.equations: Equations = (
+            Captured(self.compute, self.params) if captures else self.compute
+        )
+
+    def _notice_changes(self) -> None:
+        """Choose anew if a rule was bound, or a parameter lies otherwise, since the last block."""
+        equations = self.equations
+        moved = isinstance(equations, Captured) and equations.layouts != equations.present_layouts()
+        if self.passes != (self.forward_pass, self.backward_pass) or moved:
+            self._choose_equations()
+        self.hands_over = not optimizers.leaves_gradients_alone(self.optimizer)
 
     @torch.no_grad()
     def make(self, block: Block) -> int:
@@ -164,11 +183,14 @@ class Updates:
         Raises:
             NonFinite: if a value is not finite, unless such updates are to be skipped.
         """
+        self._notice_changes()
         self.saved.take()
         made = self._make_each(block, block.updates)
         if not all_finite(self.params):
             self.saved.restore()
             made = self._make_carefully(block)
+        if isinstance(self.equations, Captured) or not self.alone:
+            self._own_gradients()  # the next update is written over what these are now
         self.done += made
         return made
 
@@ -186,7 +208,7 @@ class Updates:
                 self.scheduler.step()
             if self.is_asked_to_stop():
                 break
-        self.result = result
+        self.result, self.versions = result, result and _versions(result.gradients)
         return made
 
     def _step(self, block: Block, update: Update) -> MicrobatchResult | None:
@@ -200,8 +222,33 @@ class Updates:
             return result if self.loss_scale.step(self.optimizer, self._clip) else None
         if self.settings.clip_norm is not None:
             self._clip()
+        elif self.hands_over:
+            self._own_gradients()
         self.optimizer.step()
         return result
+
+    def _own_gradients(self) -> None:
+        """Give `.grad` storage of its own, which neither the rule nor the next update knows."""
+        for parameter in self.params:
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.clone()
+
+    @torch.no_grad()
+    def result_to_judge(self) -> MicrobatchResult | None:
+        """Return the newest result, made again where somebody has written into its gradients."""
+        result = self.result
+        if result is None or self.versions == _versions(result.gradients):
+            return result
+        activations = self.forward_pass(self.params, result.X)
+        gradients = self.backward_pass(self.params, activations, result.X, result.Y)
+        return result._replace(activations=activations, gradients=gradients)
+
+    @torch.no_grad()
+    def differences_of_replay(self) -> tuple[str, ...]:
+        """Return the quantities that the captured equations give otherwise than the functions."""
+        if self.result is None or not isinstance(self.equations, Captured):
+            return ()
+        return self.equations.compare(self.result.X, self.result.Y)
 
     def _search(self, block: Block, update: Update) -> MicrobatchResult | None:
         """Make one update with an optimizer that evaluates cost and gradient several times."""
@@ -376,6 +423,11 @@ class _SavedState:
         self.tally.pending = list(pending)
         for parameter in self.params:
             parameter.grad = None
+
+
+def _versions(gradients: Gradients) -> list[int]:
+    """Return how often each tensor was written into since it was made."""
+    return [each._version for each in gradients if each is not None]
 
 
 def _with_lists_copied(states: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:

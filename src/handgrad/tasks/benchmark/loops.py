@@ -35,7 +35,7 @@ class HandWritten(Loop):
             activations = forward(params, X)
             return activations, backward(params, activations, X, Y)
 
-        equations, shape = Captured(compute), self.work.shape
+        equations, shape = Captured(compute, params), self.work.shape
         sizes = (shape.batch_size, shape.in_features, shape.hidden_features)
         with cpu.one(not cpu.are_worth_it(*sizes)):
             for X, Y in batches:
