@@ -1,5 +1,7 @@
 """A checkpoint's file is whole, or named as damaged; and a folder belongs to one run at a time."""
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from conftest import Train
 
+from handgrad.config.errors import BadInput
 from handgrad.runs.checkpoint_file import Damaged, read, write
 from handgrad.runs.folder import claimed
 
@@ -103,3 +106,33 @@ def test_a_folder_in_use_is_refused_and_left_alone(train: Train, tmp_path: Path)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "another run is writing there" in answer.err
     assert train(*IRIS, "trainer.max_epochs=1", into=folder).code == 0
+
+
+def test_a_folder_is_free_again_once_its_run_has_ended(tmp_path: Path) -> None:
+    for _ in range(3):
+        with claimed(tmp_path / "mine"):
+            pass
+        assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+def test_a_file_system_without_locks_is_used_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / ".left.tmp").touch()
+    with claimed(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(BadInput, match=r"file/run: cannot be written to"),
+        claimed(tmp_path / "file" / "run"),
+    ):
+        pass

@@ -204,7 +204,6 @@ VALUES: list[tuple[str, list[Any], list[Any]]] = [  # key, right values, wrong v
     ("trainer.accelerator", ["cpu", "gpu", "mps", "auto"], ["tpuu", None]),
     ("trainer.devices", [1, 2, "auto"], [0, -1, "a", 1.5, [], [-1], [0]]),
     ("trainer.num_nodes", [1], [0, -1, 1.5]),
-    ("trainer.strategy", ["auto"], ["nonsense"]),
     ("trainer.precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"], ["fp8", 32]),
     ("trainer.max_epochs", [1, 30], [0, -5, -1, "3", 2.5, None]),
     ("trainer.min_epochs", [None, 1], [0, -1]),

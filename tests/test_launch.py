@@ -146,8 +146,7 @@ def is_running(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: must be 'auto' or 'ddp'"),
-        (["trainer.strategy=deepspeed"], "trainer.strategy=deepspeed: must be 'auto' or 'ddp'"),
+        (["trainer.strategy=ddp"], "trainer.strategy is not set here; use trainer.devices"),
         (["trainer.num_nodes=2"], "trainer.num_nodes=2 needs MASTER_ADDR, MASTER_PORT, NODE_RANK"),
         (["task=predict", "ckpt_path=x"], "task=predict runs on one device: trainer.devices=1"),
         (["trainer.timeout=0"], "trainer.timeout=0"),

@@ -7,6 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from handgrad.config.errors import BadInput
+from handgrad.config.moved import with_present_names
 
 TYPED = 32  # values of one key that somebody typed; more of them are a range
 
@@ -22,7 +23,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
         ours.pop("hydra", None)
     if missing := sorted(OmegaConf.missing_keys(ours)):
         raise BadInput("missing: " + " ".join(f"{key}=VALUE" for key in missing))
-    return OmegaConf.to_container(ours, resolve=True)  # pyright: ignore[reportReturnType]
+    return with_present_names(OmegaConf.to_container(ours, resolve=True))
 
 
 def every_value(overrides: list[str]) -> Iterator[list[str]]:

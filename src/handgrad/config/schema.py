@@ -332,7 +332,6 @@ class Trainer(Node):
     accelerator: Literal["cpu", "gpu", "cuda", "mps", "auto"]
     devices: Positive | Annotated[list[NotNegative], Field(min_length=1)] | Literal["auto"]
     num_nodes: Positive
-    strategy: Literal["auto", "ddp"]
     timeout: PositiveFloat
     precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"]
     max_epochs: Positive | Literal[-1]

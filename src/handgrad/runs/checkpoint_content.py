@@ -1,8 +1,8 @@
-"""What a checkpoint may say: it may come from anywhere, and nothing that it names is run.
+"""The check of a checkpoint's content: it may come from anywhere, and nothing it names is run.
 
-Its tensors, sizes and names are held to what training writes before anything is made of them. Of
-its data, only the sources of this package are made again, with keys that their schema accepts: a
-class of the user's own is named on the command line, never by a file.
+Its tensors, sizes and names are compared with what training writes before anything is made of
+them. Of its data, only the sources of this package are made again, with keys that their schema
+accepts. A user's own class is named on the command line, never by a file.
 """
 
 from pathlib import Path
@@ -27,8 +27,8 @@ from handgrad.config.validate import check, schema_of
 from handgrad.runs.checkpoint_file import Damaged
 
 
-class Hyperparameters(Node):
-    """What the network is made with."""
+class _Hyperparameters(Node):
+    """Holds the sizes and settings that the network is made with."""
 
     in_features: Positive
     hidden_features: Positive
@@ -40,8 +40,8 @@ class Hyperparameters(Node):
     multilabel: bool
 
 
-class Known(Node):
-    """What training knew of its data."""
+class _Known(Node):
+    """Holds the names that training knew of its data."""
 
     class_names: Annotated[tuple[str, ...], Field(min_length=2)]
     feature_names: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -49,40 +49,40 @@ class Known(Node):
     multi_label: bool
 
 
-class Scaling(Node):
-    """How the features were scaled."""
+class _Scaling(Node):
+    """Holds how the features were scaled."""
 
     scale: str
     offset: list[Finite]
     divisor: list[PositiveFloat]
 
 
-class Evaluation(Node):
-    """What the data module needs to read other data in the same way."""
+class _Evaluation(Node):
+    """Holds what the data module needs to read other data in the same way."""
 
-    known: Known
-    scaling: Scaling
+    known: _Known
+    scaling: _Scaling
 
 
-class Content(Node):
-    """What is read of a checkpoint to apply its network; the rest belongs to the Trainer."""
+class _Content(Node):
+    """Holds what applying the network needs; the rest of a checkpoint belongs to the Trainer."""
 
     model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
 
     state_dict: dict[str, Tensor]
-    hyper_parameters: Hyperparameters
-    evaluation: Evaluation = Field(alias="ExampleData")
+    hyper_parameters: _Hyperparameters
+    evaluation: _Evaluation = Field(alias="ExampleData")
     config: dict[str, Any]
 
 
 def check_content(checkpoint: dict[str, Any], path: Path) -> None:
-    """Refuse a checkpoint that does not hold what training writes.
+    """Refuse a checkpoint that does not contain what training writes.
 
     Raises:
-        Damaged: one line with the file, and what of it is wrong.
+        Damaged: one line with the file, and what is wrong in it.
     """
     try:
-        content = Content.model_validate(checkpoint)
+        content = _Content.model_validate(checkpoint)
     except ValidationError as error:
         raise Damaged(path, f"not a checkpoint of handgrad: {explain(error, '')}") from None
     made = content.hyper_parameters
@@ -91,7 +91,7 @@ def check_content(checkpoint: dict[str, Any], path: Path) -> None:
     known, scaling = content.evaluation.known, content.evaluation.scaling
     one_for_two = len(known.class_names) == 2 and not known.multi_label
     wrong = [
-        name for name, shape in shapes.items() if not plain(content.state_dict.get(name), shape)
+        name for name, shape in shapes.items() if not _is_plain(content.state_dict.get(name), shape)
     ]
     wrong += sorted(content.state_dict.keys() - shapes.keys())
     wrong += ["feature_names"] * (len(known.feature_names) != n_x)
@@ -100,13 +100,13 @@ def check_content(checkpoint: dict[str, Any], path: Path) -> None:
     if wrong:
         raise Damaged(
             path,
-            f"not a checkpoint of handgrad: {wrong[0]} is not that of a network with {n_x} inputs, "
+            f"not a checkpoint of handgrad: {wrong[0]} does not match a network with {n_x} inputs, "
             f"{n_h} hidden units and {n_y} outputs",
         )
 
 
-def plain(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
-    """Whether it is a tensor of this shape whose numbers all lie in the file, each once."""
+def _is_plain(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor has this shape and all its numbers are in the file, each once."""
     return (
         tensor is not None
         and tensor.shape == shape
@@ -118,20 +118,20 @@ def plain(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
 
 
 def data_node(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The part of a checkpoint's configuration that says which data trained it.
+    """Return the part of a checkpoint's configuration that says which data trained it.
 
     Raises:
-        BadInput: if they are not of a source of ours with keys of its own.
+        BadInput: if it does not name a source of this package with that source's keys.
     """
     node = checkpoint["config"].get("data")
     target = node.get("_target_") if isinstance(node, dict) else None
     if target is None or target not in BY_TARGET["data"]:
         raise BadInput(
-            f"ckpt_path={path}: its data come from {str(target)[:60]!r}, which no checkpoint may "
-            "name; name the data for this run, such as data=csv data.path=FILE"
+            f"ckpt_path={path}: its data come from {str(target)[:60]!r}, which a checkpoint must "
+            "not name; name the data for this run, such as data=csv data.path=FILE"
         )
     try:
         check(schema_of("data", node), node, "data.")
     except BadInput as error:
-        raise BadInput(f"ckpt_path={path}: of its configuration, {error}") from None
+        raise BadInput(f"ckpt_path={path}: in its configuration, {error}") from None
     return node

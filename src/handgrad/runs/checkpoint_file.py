@@ -1,11 +1,10 @@
-"""Checkpoint files: whole or not at all, every byte checked, nothing in them executed.
+"""Checkpoint files: written whole or not at all, checked to the last byte, and never executed.
 
 Lightning writes to TMPDIR and moves the file from there, which tears it where TMPDIR is on another
-file system, and loads a flipped bit as a weight. Here a file is written beside its place, brought
-to the disk, read back, and renamed; a seal at its end tells whether any byte changed since.
+file system, and it loads a flipped bit as a weight. Here a file is written beside its place,
+brought to the disk and renamed. A seal at its end shows whether any byte has changed since.
 """
 
-import errno
 import hashlib
 import io
 import os
@@ -22,6 +21,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from handgrad.config.errors import BadInput, Failed, in_bytes
+from handgrad.config.moved import with_present_names
 
 PLAIN = (Tensor, str, int, float, bool, type(None))
 SEAL = re.compile(rb"sealed by handgrad: [0-9a-f]{64}")  # the comment of the zip archive
@@ -29,7 +29,7 @@ SEAL_BYTES = 84
 
 
 class Damaged(BadInput):
-    """A checkpoint file cannot be used.
+    """A checkpoint file that cannot be used.
 
     Args:
         path: of the file.
@@ -42,19 +42,19 @@ class Damaged(BadInput):
 
 
 def write(checkpoint: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
-    """Write a checkpoint so that a file of this name is whole at every moment.
+    """Write a checkpoint so that the file of this name is whole at every moment.
 
     Args:
         checkpoint: of plain containers.
-        path: of the file; one that is there is replaced.
-        previous: where the one that is there is kept.
+        path: of the file; an existing one is replaced.
+        previous: where the existing one is kept.
 
     Raises:
-        TypeError: if it holds what could not be loaded without running code.
-        Failed: if it cannot be written; the earlier file is as it was.
+        TypeError: if it contains what could not be loaded without running code.
+        Failed: if it cannot be written; the earlier file is then unchanged.
     """
-    check_plain(checkpoint, "checkpoint")
-    content = sealed(checkpoint)
+    _check_plain(checkpoint, "checkpoint")
+    content = _sealed(checkpoint)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,54 +62,52 @@ def write(checkpoint: Mapping[str, Any], path: Path, previous: Path | None = Non
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if temporary.read_bytes() != content:
-            raise OSError(errno.EIO, "it reads back with other bytes")
         if previous is not None and path.exists():
             keep(path, previous)
         os.replace(temporary, path)
-        sync(path.parent)
+        _sync(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise Failed(
             f"{path} cannot be written ({error.strerror or error}; it needs "
-            f"{in_bytes(len(content))}); an earlier one is as it was"
+            f"{in_bytes(len(content))}); an earlier one is unchanged"
         ) from error
 
 
-def check_plain(value: Any, name: str) -> None:
-    """Refuse what is not a tensor, a string, a number, or a dict, list or tuple of such.
+def _check_plain(value: Any, name: str) -> None:
+    """Refuse anything but tensors, strings, numbers, and dicts, lists and tuples of them.
 
     Raises:
-        TypeError: with its place.
+        TypeError: with the place of the value.
     """
     if isinstance(value, Mapping):
         for key, each in value.items():
-            check_plain(key, f"a key of {name}")
-            check_plain(each, f"{name}.{key}")
+            _check_plain(key, f"a key of {name}")
+            _check_plain(each, f"{name}.{key}")
     elif isinstance(value, list | tuple):
         for number, each in enumerate(value):
-            check_plain(each, f"{name}.{number}")
+            _check_plain(each, f"{name}.{number}")
     elif not isinstance(value, PLAIN):
-        raise TypeError(f"{name} is a {type(value).__name__}, which no checkpoint may hold")
+        raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint must not contain")
 
 
-def sealed(checkpoint: Mapping[str, Any]) -> bytes:
-    """The bytes of a checkpoint's file: a zip archive whose comment seals all before it."""
+def _sealed(checkpoint: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a checkpoint's file: a zip archive whose comment seals all before it."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     content = bytearray(buffer.getvalue())
     content[-2:] = SEAL_BYTES.to_bytes(2, "little")  # the length of the comment, 0 until now
-    return bytes(content) + seal(content)
+    return bytes(content) + _seal(content)
 
 
-def seal(content: bytes | bytearray | memoryview) -> bytes:
-    """The seal of some bytes."""
+def _seal(content: bytes | bytearray | memoryview) -> bytes:
+    """Return the seal of some bytes, made of their SHA-256."""
     return b"sealed by handgrad: " + hashlib.sha256(content).hexdigest().encode()
 
 
 def keep(path: Path, previous: Path) -> None:
-    """Let `previous` be the file of `path` too, so that there is never none."""
+    """Make `previous` a second name of the file at `path`, so that one always exists."""
     temporary = previous.with_name(f".{previous.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -120,8 +118,8 @@ def keep(path: Path, previous: Path) -> None:
         os.replace(path, previous)
 
 
-def sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+def _sync(folder: Path) -> None:
+    """Write the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -130,30 +128,53 @@ def sync(folder: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a checkpoint's file holds, on the CPU; nothing in it is executed.
+    """Return what a checkpoint's file contains, on the CPU, without executing any of it.
 
     Raises:
-        Damaged: if any byte of it changed, or it never was a checkpoint.
+        Damaged: if any byte of it has changed, or it never was a checkpoint.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise Damaged(path, f"cannot be read ({error.strerror})") from None
-    if reason := damage(content):
+    if reason := _damage(content):
         raise Damaged(path, reason)
+    return _unpickled(path, io.BytesIO(content))
+
+
+def glance(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint's file contains without checking its bytes or reading its tensors.
+
+    It is for a look at the settings. A training goes on only from what `read` returns.
+
+    Raises:
+        Damaged: if it is not a checkpoint.
+    """
+    return _unpickled(path, path, mmap=True)
+
+
+def _unpickled(path: Path, file: io.BytesIO | Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Return the containers in a checkpoint's file, which must be plain.
+
+    Raises:
+        Damaged: if they are not, or they are not a checkpoint's.
+    """
     try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # whose advice, to load it all the same, is not repeated
-        raise Damaged(path, "holds more than numbers and text: refused unexecuted") from None
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception:  # PyTorch's advice, to load it without this check, is not repeated
+        raise Damaged(path, "contains more than numbers and text; none of it is executed") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise Damaged(path, "not a checkpoint of handgrad")
+    for key in ("config", "fingerprint"):  # which name the classes of the time of writing
+        if key in checkpoint:
+            checkpoint[key] = with_present_names(checkpoint[key])
     return checkpoint
 
 
-def damage(content: bytes) -> str:
-    """What is wrong with a file's bytes; empty where nothing is.
+def _damage(content: bytes) -> str:
+    """Return what is wrong with a file's bytes; empty where nothing is.
 
-    A file without a seal, of another program, is held to the checksums of its archive.
+    A file without a seal, of another program, is checked against the checksums of its archive.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -161,27 +182,35 @@ def damage(content: bytes) -> str:
     except Exception:  # reading arbitrary bytes as an archive may raise anything
         return "damaged or not a checkpoint"
     if broken is not None:
-        return f"damaged: {broken} fails its checksum"
+        return f"damaged: {broken} does not match its checksum"
     if comment and (
-        not SEAL.fullmatch(comment) or seal(memoryview(content)[:-SEAL_BYTES]) != comment
+        not SEAL.fullmatch(comment) or _seal(memoryview(content)[:-SEAL_BYTES]) != comment
     ):
         return "damaged: its bytes are not those that were written"
     return ""
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """How Lightning's Trainer writes and reads checkpoints."""
+    """Writes and reads checkpoints for Lightning's Trainer."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Path, dict[str, Any]] | None = None
+
+    def hand_on(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Keep what was read of a file already, for the first time that it is asked for."""
+        self._known = path, checkpoint
 
     @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Path | None = None
     ) -> None:
-        """Write a checkpoint; `storage_options` is where the one that is there is kept."""
+        """Write a checkpoint; `storage_options` is where an existing one is kept."""
         write(checkpoint, Path(path), storage_options)
 
     @override
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, whatever is asked for, as plain containers."""
-        return read(Path(path))
+        """Return a checkpoint as plain containers, whatever the arguments ask for."""
+        known, self._known = self._known, None
+        return known[1] if known and known[0] == Path(path) else read(Path(path))

@@ -1,7 +1,11 @@
-"""Which states of a run are kept, and when: the best one, the last one and the one before it.
+"""Checkpoints of a run: the best state, the last one and the one before it, and what they contain.
 
-A state is kept between two updates, or after all that ends an epoch: validation, the scheduler's
-step, the figures. From there a run goes on as if it had never stopped.
+A state is saved between two updates, or after everything that ends an epoch: validation, the
+scheduler's step, the figures. From there a run goes on as if it had never stopped.
+
+A resumed training takes its weights, the optimizer's averages of gradients and the place in the
+schedule from the checkpoint. Its settings are those of the command line: the same ones, or such as
+`on_change=accept` allows.
 """
 
 import random
@@ -23,41 +27,12 @@ from typing_extensions import override
 from handgrad.config.errors import Failed
 from handgrad.module import TwoLayerNetwork
 
-# FOLDED from continued.py: "What a training that is continued takes from its checkpoint, and what from the command line.\n\nWeights, averages of gradients and the place in the schedule are the checkpoint's. Settings are\nthose of the command line: the same ones, or such as `on_change=accept` let pass."
-RATES = ("lr", "initial_lr")
-
-
-def take_settings(checkpoint: dict[str, Any], config: dict[str, Any], made: Optimizer) -> None:
-    """Let a checkpoint's states of optimizer and scheduler have the settings of this run.
-
-    A new learning rate holds at its place in the schedule; a new kind of schedule begins anew.
-
-    Args:
-        checkpoint: as it was read; changed in place.
-        config: of this run.
-        made: an optimizer of this run that has not stepped.
-    """
-    was = checkpoint["config"]
-    factor = config["optimizer"]["lr"] / was["optimizer"]["lr"]
-    goes_on = was["scheduler"]["_target_"] == config["scheduler"]["_target_"]
-    (state,) = checkpoint["optimizer_states"]
-    kept = state["param_groups"][0] if goes_on else {}
-    rates = {key: factor * kept[key] for key in RATES if key in kept}
-    state["param_groups"] = [{**group, **rates} for group in made.state_dict()["param_groups"]]
-    if not goes_on:
-        checkpoint["lr_schedulers"] = []
-    for schedule in checkpoint["lr_schedulers"]:
-        schedule |= {key: value for key, value in config["scheduler"].items() if key in schedule}
-        if "base_lrs" in schedule:
-            schedule["base_lrs"] = [factor * rate for rate in schedule["base_lrs"]]
-
-
-SECONDS = 1.0  # between the ends of two epochs that are written, at least
-SHARE = 0.01  # of the time, which writing them may take
+SECONDS = 1.0  # at least, between two saves at the end of an epoch
+SHARE = 0.01  # of the time, which these saves may take
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps best.ckpt, the state with the best monitored figure; the earlier one on a tie.
+    """Keeps best.ckpt, the state with the best monitored figure, and on a tie the earlier one.
 
     Args:
         folder: where it is written.
@@ -82,13 +57,13 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
-        """Where a training ends before its first validation, there is no figure and no best."""
+        """Save nothing where a training ends before its first validation, without the figure."""
         if self.monitor in monitor_candidates:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue another run: its best state, where it is still there, comes along."""
+        """Go on from another run with a copy of its best state, if that still exists."""
         theirs = Path(state_dict["best_model_path"])
         if not theirs.is_file():
             return
@@ -104,14 +79,15 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Keeps last.ckpt, the newest state, and previous.ckpt, the one before it.
 
-    At the end of training, last.ckpt is the state after the last update. It is a `Checkpoint`
-    because Lightning calls those after the network's own hooks: what it writes at the end of an
-    epoch has the scheduler's step of that epoch in it.
+    At the end of training, last.ckpt is the state after the last update. This is a `Checkpoint`
+    because Lightning calls those after the network's own hooks: a state that is saved at the end
+    of an epoch contains the scheduler's step of that epoch.
 
     Args:
         folder: where they are written.
-        every_n_updates: how often; None for after every epoch, on one device once a second at most,
-            and so rarely that it takes a hundredth of the time: what is lost then is little work.
+        every_n_updates: how often; None for after every epoch, but on one device at most once a
+            second, and so rarely that saving takes a hundredth of the time: a kill then loses
+            little work.
     """
 
     def __init__(self, folder: Path, every_n_updates: int | None) -> None:
@@ -120,15 +96,15 @@ class LastCheckpoint(Checkpoint):
         self.saved_at, self.saved_when, self.pause = -1, time.monotonic(), SECONDS
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the present state, unless it is written already."""
+        """Save the present state, unless it is saved already."""
         if trainer.global_step != self.saved_at and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             self.saved_at, start = trainer.global_step, time.monotonic()
             trainer.save_checkpoint(self.path, storage_options=self.previous)
             self.saved_when = time.monotonic()
             self.pause = max(SECONDS, (self.saved_when - start) / SHARE)
 
-    def due(self, trainer: L.Trainer) -> bool:
-        """Whether the number of updates asks for it, or at an epoch's end the clock."""
+    def _due(self, trainer: L.Trainer) -> bool:
+        """Return whether the number of updates asks for a save, or at an epoch's end the clock."""
         if self.every_n_updates:
             return trainer.global_step % self.every_n_updates == 0
         return trainer.world_size > 1 or time.monotonic() - self.saved_when >= self.pause
@@ -144,13 +120,13 @@ class LastCheckpoint(Checkpoint):
         loop = trainer.fit_loop.epoch_loop
         if loop.batch_progress.is_last_batch:
             return  # the epoch's end is part of the state
-        due = self.every_n_updates and self.due(trainer)
-        if due or loop.done:  # what ends a training amid an epoch is no epoch's end
+        due = self.every_n_updates and self._due(trainer)
+        if due or loop.done:  # a training that ends within an epoch has no epoch's end
             self.save(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if self.due(trainer):
+        if self._due(trainer):
             self.save(trainer)
 
     @override
@@ -159,7 +135,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class Patience(EarlyStopping):
-    """Ends the training when a figure gets no better; also one that is continued after that."""
+    """Ends the training when a figure stops improving, also if it is resumed after that."""
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -171,13 +147,13 @@ class Patience(EarlyStopping):
 
     @override
     def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
-        """Where a training ends before its first validation, there is no figure to look at."""
+        """Check nothing where a training ends before its first validation, without the figure."""
         if self.monitor in trainer.callback_metrics:
             super()._run_early_stopping_check(trainer)
 
 
 class Resumable(Callback):
-    """Puts into every checkpoint what a training that continues it needs; refuses a bad state.
+    """Adds to every checkpoint what resuming from it needs, and refuses to save a bad state.
 
     Args:
         config: validated, in plain containers.
@@ -191,7 +167,9 @@ class Resumable(Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Called on every device.
+        """Add the configuration, what was gathered, and every device's random state.
+
+        Called on every device.
 
         Raises:
             Failed: on every device alike, if a weight is not finite.
@@ -200,11 +178,11 @@ class Resumable(Callback):
             if not bool(weights.isfinite().all()):
                 raise Failed(f"{name} is not finite after update {trainer.global_step}: not saved")
         for logger in trainer.loggers:
-            logger.save()  # a run that goes on from here writes no point from before again
+            logger.save()  # a run that goes on from here does not write these points again
         assert isinstance(pl_module, TwoLayerNetwork)
         checkpoint["config"], checkpoint["fingerprint"] = self.config, self.fingerprint
         checkpoint["gathered"] = pl_module.gathered()
-        checkpoint["random_states"] = from_all_devices(random_state())
+        checkpoint["random_states"] = _from_all_devices(_random_state())
 
     @override
     def on_load_checkpoint(
@@ -216,26 +194,51 @@ class Resumable(Callback):
         pl_module.go_on_gathering(checkpoint["gathered"])
         made = pl_module.configure_optimizers()
         optimizer = made["optimizer"] if isinstance(made, dict) else made
-        take_settings(checkpoint, self.config, optimizer)
+        _take_settings(checkpoint, self.config, optimizer)
         states = checkpoint["random_states"]
         if trainer.global_rank < len(states):
-            set_random_state(states[trainer.global_rank])
+            _set_random_state(states[trainer.global_rank])
 
 
-def random_state() -> dict[str, Any]:
-    """The state of every generator that a rule of the user's own may draw from, in containers."""
+def _take_settings(checkpoint: dict[str, Any], config: dict[str, Any], made: Optimizer) -> None:
+    """Give this run's settings to a checkpoint's states of optimizer and scheduler.
+
+    A new learning rate holds at its place in the schedule. A new kind of schedule begins anew.
+
+    Args:
+        checkpoint: as it was read; changed in place.
+        config: of this run.
+        made: an optimizer of this run that has not stepped.
+    """
+    was = checkpoint["config"]
+    factor = config["optimizer"]["lr"] / was["optimizer"]["lr"]
+    goes_on = was["scheduler"]["_target_"] == config["scheduler"]["_target_"]
+    (state,) = checkpoint["optimizer_states"]
+    kept = state["param_groups"][0] if goes_on else {}
+    rates = {key: factor * kept[key] for key in ("lr", "initial_lr") if key in kept}
+    state["param_groups"] = [{**group, **rates} for group in made.state_dict()["param_groups"]]
+    if not goes_on:
+        checkpoint["lr_schedulers"] = []
+    for schedule in checkpoint["lr_schedulers"]:
+        schedule |= {key: value for key, value in config["scheduler"].items() if key in schedule}
+        if "base_lrs" in schedule:
+            schedule["base_lrs"] = [factor * rate for rate in schedule["base_lrs"]]
+
+
+def _random_state() -> dict[str, Any]:
+    """Return the state of every generator that a user's own rule may draw from, as containers."""
     kind, keys, *rest = np.random.get_state()
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],  # pyright: ignore[reportAttributeAccessIssue]
-        "python": [version, torch.tensor(internal), gauss],  # hundreds of numbers, slow one by one
+        "python": [version, torch.tensor(internal), gauss],  # 625 numbers: slow one by one
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Go on drawing from where a state was taken."""
+def _set_random_state(state: dict[str, Any]) -> None:
+    """Set every generator to a state that `_random_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -245,8 +248,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal.tolist()), gauss))
 
 
-def from_all_devices(mine: Any) -> list[Any]:
-    """The objects of all devices."""
+def _from_all_devices(mine: Any) -> list[Any]:
+    """Return the objects of all devices, in the order of their ranks."""
     if not (dist.is_available() and dist.is_initialized()):
         return [mine]
     found: list[Any] = [None] * dist.get_world_size()

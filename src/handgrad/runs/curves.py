@@ -1,4 +1,4 @@
-"""Learning curves: the network on whole parts of the data at the end of every epoch, curves.csv."""
+"""Learning curves: the network on whole splits at the end of every epoch, kept in curves.csv."""
 
 import csv
 from pathlib import Path
@@ -21,20 +21,20 @@ PROBED = 1000  # examples whose gradient is looked at (Nielsen, chapter 5, takes
 
 
 class LearningCurves(Callback):
-    """Evaluates the network at the end of every epoch, and writes what it found when training ends.
+    """Evaluates the network at the end of every epoch, and writes its figures when training ends.
 
-    The curves in TensorBoard are of the examples as they were trained on, and of the validation;
-    published curves are of the network as it stands after each epoch, mostly on the test part.
+    TensorBoard shows the cost of the examples as they were trained on, and of the validation.
+    Published curves show the network as it is after each epoch, mostly on the test split.
 
-    The columns are the epoch (the first is 0), the updates made, and for each part: cost,
+    The columns are the epoch (the first is 0), the updates made, and for each split: cost,
     objective (the cost with the penalty of weight decay), accuracy, and deviation, the largest
     distance of any output from its target. With `gradient`, over the first 1,000 training examples:
     speed, the norm of each layer's db, and the angle between dz1 and the true dz1 in degrees.
 
     Args:
         path: of the file.
-        parts: which are evaluated, of train, val and test.
-        gradient: whether the gradient is looked at too.
+        parts: the splits to evaluate, of train, val and test.
+        gradient: whether the gradient is evaluated too.
     """
 
     def __init__(self, path: Path, parts: list[str], gradient: bool) -> None:
@@ -49,24 +49,24 @@ class LearningCurves(Callback):
         row: dict[str, float] = {"epoch": trainer.current_epoch, "updates": trainer.global_step}
         decay = optimizers.penalty(trainer.optimizers[0])
         with trainer.precision_plugin.forward_context():
-            for part in self.parts:
-                row |= evaluate(trainer, pl_module, data, part, decay)
+            for split in self.parts:
+                row |= _evaluate(trainer, pl_module, data, split, decay)
             if self.gradient:
-                row |= probe(pl_module, data)
+                row |= _probe(pl_module, data)
         self.rows.append(row)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.write(trainer)
+        self._write(trainer)
 
     @override
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        self.write(trainer)
+        self._write(trainer)
 
-    def write(self, trainer: L.Trainer) -> None:
-        """Write what there is."""
+    def _write(self, trainer: L.Trainer) -> None:
+        """Write the rows of all epochs so far."""
         if not (self.rows and trainer.is_global_zero):
             return
         with self.path.open("w", newline="", encoding="utf-8") as file:
@@ -83,28 +83,28 @@ class LearningCurves(Callback):
         self.rows = state_dict["rows"]
 
 
-def evaluate(
-    trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData, part: str, decay: float
+def _evaluate(
+    trainer: L.Trainer, network: TwoLayerNetwork, data: ExampleData, split: str, decay: float
 ) -> dict[str, float]:
-    """The network's figures on one part, over all devices."""
+    """Return the network's figures on one split, over all devices."""
     tally = Tally(network.cost, network.evaluation.multilabel)
     deviation = torch.zeros((), device=network.device)
-    for inputs, targets in data.chunks(part):
+    for inputs, targets in data.chunks(split):
         if len(inputs):
             activations: Activations = network.updates.forward_pass(network.params, inputs)
             tally.add(activations, targets)
             deviation = torch.maximum(deviation, (activations.A2 - targets).abs().max().float())
     sums = tally.read(network.device)
     return {
-        f"cost/{part}": sums.cost,
-        f"objective/{part}": sums.cost + decay,
-        f"accuracy/{part}": sums.accuracy,
-        f"deviation/{part}": float(trainer.strategy.reduce(deviation, reduce_op="max")),
+        f"cost/{split}": sums.cost,
+        f"objective/{split}": sums.cost + decay,
+        f"accuracy/{split}": sums.accuracy,
+        f"deviation/{split}": float(trainer.strategy.reduce(deviation, reduce_op="max")),
     }
 
 
-def probe(network: TwoLayerNetwork, data: ExampleData) -> dict[str, float]:
-    """What the rule that trains gives on the first training examples."""
+def _probe(network: TwoLayerNetwork, data: ExampleData) -> dict[str, float]:
+    """Return how large and how right the training rule's gradient is, on the first examples."""
     assert network.updates.rule is not None, "training has a rule"
     params, (X, Y) = network.params, data.parts["train"].rows(slice(0, PROBED))
     activations = network.updates.forward_pass(params, X)

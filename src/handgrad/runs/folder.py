@@ -1,8 +1,7 @@
-"""A run's folder belongs to one run at a time, and can be written to before anything begins."""
+"""A run's folder: claimed by one run at a time, tried before it begins, and its JSON files."""
 
 import datetime
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -16,34 +15,100 @@ from typing import Any
 
 from handgrad.config.errors import BadInput, in_bytes
 
-# FOLDED from record.py: 'What a run leaves beside its checkpoints: metrics.json, run.json, and where the newest is.'
+LOCK = ".lock"
+MOMENT = 0.1  # seconds in which a run that is ending lets go of its lock
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # of some network file systems
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy")
 
 
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the system releases it however the process ends.
+
+    Once it is held, temporary files in it are left from a run that was killed, and are removed.
+
+    Raises:
+        BadInput: if another run holds it, or it cannot be written to.
+    """
+    from filelock import FileLock, Timeout  # late: --help answers without it
+
+    path = folder / LOCK
+    lock = FileLock(path, timeout=MOMENT, poll_interval=MOMENT / 5)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise BadInput(
+            f"hydra.run.dir={folder}: another run is writing there; name another folder"
+        ) from None
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise _unwritable(folder, error) from None
+    try:
+        for left in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp")):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while it is locked: who opened it before sees that it is gone
+        lock.release()
+
+
+def probe(folder: Path, needed: int = 1) -> None:
+    """Refuse a folder in which no file of some bytes can be written.
+
+    Args:
+        folder: made if it does not exist.
+        needed: bytes.
+
+    Raises:
+        BadInput: one line that says why.
+    """
+    path = folder / ".probe.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(bytes(needed))
+    except OSError as error:
+        raise _unwritable(folder, error, needed) from None
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _unwritable(folder: Path, error: OSError, needed: int = 1) -> BadInput:
+    """Return the line that says why nothing can be written to a folder."""
+    room = f"; a checkpoint needs {in_bytes(needed)}" if error.errno == errno.ENOSPC else ""
+    return BadInput(
+        f"hydra.run.dir={folder}: cannot be written to ({error.strerror}{room}); "
+        "name another folder"
+    )
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a file whole or not at all."""
+    """Write a JSON file whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(values, indent=2) + "\n")
     os.replace(temporary, path)
 
 
 def write_run(folder: Path, config: dict[str, Any]) -> None:
-    """Write run.json: what was run, with which code."""
+    """Write run.json, which says what was run and with which code."""
     write_json(
         folder / "run.json",
         {
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "seed": config["seed"],
-            "commit": git("rev-parse", "HEAD"),
-            "changed_since_commit": bool(git("status", "--porcelain")),
+            "commit": _git("rev-parse", "HEAD"),
+            "changed_since_commit": bool(_git("status", "--porcelain")),
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
         },
     )
 
 
-def git(*arguments: str) -> str | None:
-    """What git says of the code's own checkout; None where it is none."""
+def _git(*arguments: str) -> str | None:
+    """Return what git says of the code's own checkout; None where it is not one."""
     try:
         answer = subprocess.run(
             ["git", *arguments],
@@ -61,7 +126,7 @@ def git(*arguments: str) -> str | None:
 def point_to(folder: Path) -> None:
     """Make `.latest` in the working directory a link to the newest run.
 
-    It lies outside logs/, so that TensorBoard does not show the run twice.
+    The link is outside logs/, so that TensorBoard does not show the run twice.
     """
     link, temporary = Path(".latest"), Path(f".latest.{os.getpid()}")
     with suppress(OSError):  # a convenience: some file systems have no links
@@ -69,102 +134,8 @@ def point_to(folder: Path) -> None:
         os.replace(temporary, link)
 
 
-LOCK = ".lock"
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # some file systems of a network
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it however the process ends.
-
-    Once it is held, temporary files in it are of a run that is dead: they are removed.
-
-    Raises:
-        BadInput: if another run holds it, or it cannot be written to.
-    """
-    path = folder / LOCK
-    descriptor = acquire(path)
-    try:
-        sweep(folder)
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
-
-
-def acquire(path: Path) -> int:
-    """The locked file's descriptor.
-
-    Raises:
-        BadInput: if another process holds it, or it cannot be made.
-    """
-    while True:
-        descriptor = -1
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise BadInput(
-                f"hydra.run.dir={path.parent}: another run is writing there; name another folder"
-            ) from None
-        except OSError as error:
-            if descriptor < 0 or error.errno not in WITHOUT_LOCKS:
-                raise unwritable(path.parent, error) from None
-        if is_still(path, descriptor):
-            return descriptor
-        os.close(descriptor)  # a run that ended just now removed it: try the new one
-
-
-def is_still(path: Path, descriptor: int) -> bool:
-    """Whether a path leads to the open file."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except OSError:
-        return False
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files of a run that did not come to rename them."""
-    for path in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp")):
-        path.unlink(missing_ok=True)
-
-
-def probe(folder: Path, needed: int = 1) -> None:
-    """Try whether a folder takes a file.
-
-    Args:
-        folder: made, if it is not there.
-        needed: bytes.
-
-    Raises:
-        BadInput: one line that says why not.
-    """
-    path = folder / ".probe.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.write(bytes(needed))
-    except OSError as error:
-        raise unwritable(folder, error, needed) from None
-    finally:
-        with suppress(OSError):
-            path.unlink()
-
-
-def unwritable(folder: Path, error: OSError, needed: int = 1) -> BadInput:
-    """Why nothing can be written to a folder, as one line."""
-    room = f"; a checkpoint needs {in_bytes(needed)}" if error.errno == errno.ENOSPC else ""
-    return BadInput(
-        f"hydra.run.dir={folder}: cannot be written to ({error.strerror}{room}); "
-        "name another folder"
-    )
-
-
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the processor's name, as far as the system tells it."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -172,7 +143,7 @@ def processor() -> str:
 
 
 def made_on() -> dict[str, str]:
-    """The date and the machine."""
+    """Return the date, the machine and the software that a result was made with."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "machine": f"{processor()}, {os.cpu_count()} cores",

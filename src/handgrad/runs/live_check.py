@@ -1,4 +1,4 @@
-"""The proof while the network trains: an audit before the first update, then checks as it goes."""
+"""Checks of the gradient while the network trains: an audit before it, then checks as it goes."""
 
 import math
 from typing import Any
@@ -26,15 +26,15 @@ LARGEST = 1e16  # stands for an infinite residual on the charts
 
 
 class LiveCheck(Callback):
-    """Audits the rule that trains, and keeps checking the gradients it gives.
+    """Audits the rule that trains, and keeps checking the gradients it returns.
 
-    Each device checks its own share of the batch; the verdict is shared. Whenever it looks, it
-    writes too by what angle a rule that deviates on purpose turns away from the equations.
+    Each device checks its own shard of the batch, and all devices share the verdict. Each check of
+    a rule that deviates on purpose also logs the angle between its lines and the equations'.
 
     Args:
         at_start: whether the first batch is audited before training.
         on_failure: "stop" or "warn".
-        checksum_every_n_updates: how often the last gradient is checked by a random vector.
+        checksum_every_n_updates: how often the last gradient is checked with a random vector.
         audit_every_n_updates: how often every line is compared with its derivative.
     """
 
@@ -64,12 +64,12 @@ class LiveCheck(Callback):
         self.generator = torch.Generator(pl_module.device)
         if self.at_start:
             block = next(iter(trainer.datamodule.train_dataloader()))  # pyright: ignore
-            examples = examples_of(block, block.updates[0])
-            report = self.audited(trainer, pl_module, examples)
+            examples = _examples_of(block, block.updates[0])
+            report = self._audit(trainer, pl_module, examples)
             if trainer.is_global_zero and report is not None:
                 print_report(report, "The gradient on the first batch, line by line", {})
-            self.judge(report, pl_module, "on the first batch")
-            self.write_angles(trainer, pl_module, examples)
+            self._judge(report, pl_module, "on the first batch")
+            self._log_angles(trainer, pl_module, examples)
 
     @override
     def on_train_batch_end(
@@ -82,37 +82,39 @@ class LiveCheck(Callback):
     ) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
         when = f"after update {trainer.global_step}"
-        checksum_due = self.due("checksum", self.checksum_every, trainer.global_step)
-        audit_due = self.due("audit", self.audit_every, trainer.global_step)
+        checksum_due = self._due("checksum", self.checksum_every, trainer.global_step)
+        audit_due = self._due("audit", self.audit_every, trainer.global_step)
         if checksum_due:
-            ratios = self.checksums(trainer, pl_module)
-            self.write_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
-            wrong = {*self.not_within(ratios), *pl_module.updates.differences_of_replay()}
-            self.share([name for name in NAMES if name in wrong], pl_module, f"checksum, {when}")
+            ratios = self._checksum_ratios(trainer, pl_module)
+            self._log_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
+            wrong = {name for name, ratio in ratios.items() if not ratio <= 1.0}  # a NaN is wrong
+            wrong |= {*pl_module.updates.differences_of_replay()}
+            named = [name for name in NAMES if name in wrong]
+            self._share_verdict(named, pl_module, f"checksum, {when}")
         if audit_due:
-            report = self.audited(trainer, pl_module, examples_of(batch, batch.updates[-1]))
+            report = self._audit(trainer, pl_module, _examples_of(batch, batch.updates[-1]))
             if report is not None:
                 ratios = {
                     line.name: line.residual / line.tolerance
                     for line in report.lines
                     if line.angle is None and not math.isnan(line.residual)
                 }
-                self.write_ratios(trainer, {f"check/audit_{n}": r for n, r in ratios.items()})
-            self.judge(report, pl_module, when)
+                self._log_ratios(trainer, {f"check/audit_{n}": r for n, r in ratios.items()})
+            self._judge(report, pl_module, when)
         if checksum_due or audit_due:
-            self.write_angles(trainer, pl_module, examples_of(batch, batch.updates[-1]))
+            self._log_angles(trainer, pl_module, _examples_of(batch, batch.updates[-1]))
 
-    def due(self, kind: str, every: int | None, updates: int) -> bool:
-        """Whether a check is due; it is made at the end of a block."""
+    def _due(self, kind: str, every: int | None, updates: int) -> bool:
+        """Return whether a check is due at the end of this block, and note that it is made."""
         if every is None or updates - self.checked_at[kind] < every:
             return False
         self.checked_at[kind] = updates
         return True
 
-    def audited(
+    def _audit(
         self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
     ) -> Report | None:
-        """The audit on some examples; None where this device's share is empty."""
+        """Audit the rule on some examples; return None where this device's shard is empty."""
         if examples is None:
             return None
         X, Y = examples
@@ -123,8 +125,8 @@ class LiveCheck(Callback):
                 network.updates.rule, network.params, X, Y, network.cost, activations=activations
             )
 
-    def checksums(self, trainer: L.Trainer, network: TwoLayerNetwork) -> dict[str, float]:
-        """The last gradient's residuals over what rounding explains; nothing for an empty share."""
+    def _checksum_ratios(self, trainer: L.Trainer, network: TwoLayerNetwork) -> dict[str, float]:
+        """Return the last gradient's residuals over their bounds; nothing for an empty shard."""
         seen = network.updates.result_to_judge()
         if seen is None or seen.gradients.dz1 is None:
             return {}
@@ -134,19 +136,15 @@ class LiveCheck(Callback):
             ratios = checksum(seen.activations, seen.gradients, seen.X, self.generator)
         return dict(zip(NAMES, ratios.tolist(), strict=True))
 
-    def not_within(self, ratios: dict[str, float]) -> list[str]:
-        """The lines whose checksum is off; a NaN is."""
-        return [name for name, ratio in ratios.items() if not ratio <= 1.0]
-
-    def judge(self, report: Report | None, network: TwoLayerNetwork, when: str) -> None:
-        """Act on an audit."""
+    def _judge(self, report: Report | None, network: TwoLayerNetwork, when: str) -> None:
+        """Act on the report of an audit."""
         wrong = [] if report is None else list(report.wrong)
         if report is not None and not report.ok and not wrong:
             wrong = [line.name for line in report.lines if not line.ok]
-        self.share(wrong, network, when)
+        self._share_verdict(wrong, network, when)
 
-    def share(self, wrong: list[str], network: TwoLayerNetwork, when: str) -> None:
-        """Act on the lines that any device finds wrong.
+    def _share_verdict(self, wrong: list[str], network: TwoLayerNetwork, when: str) -> None:
+        """Stop or warn where any device finds lines wrong.
 
         Raises:
             WrongGradient: unless on_failure is "warn".
@@ -164,10 +162,10 @@ class LiveCheck(Callback):
         if new and network.trainer.is_global_zero:
             Console(stderr=True).print(f"[red]warning:[/] {WrongGradient(sorted(new), when)}")
 
-    def write_angles(
+    def _log_angles(
         self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
     ) -> None:
-        """Write how far each line that deviates on purpose turns from the true one, in degrees."""
+        """Log the angle between each line that deviates on purpose and the true one, in degrees."""
         rule = network.updates.rule
         if rule is None or examples is None or not getattr(rule, "deviates", ()):
             return
@@ -185,15 +183,15 @@ class LiveCheck(Callback):
         for logger in trainer.loggers if known else []:
             logger.log_metrics(known, step=trainer.global_step)
 
-    def write_ratios(self, trainer: L.Trainer, ratios: dict[str, float]) -> None:
-        """Write log10 of residuals over tolerance; 0 is the limit, the exact zero is -16."""
+    def _log_ratios(self, trainer: L.Trainer, ratios: dict[str, float]) -> None:
+        """Log log10 of residuals over tolerance: 0 is the limit, and -16 stands for exact zero."""
         figures = {n: math.log10(min(max(r, 1e-16), LARGEST)) for n, r in ratios.items()}
         for logger in trainer.loggers if figures else []:
             logger.log_metrics(figures, step=trainer.global_step)
 
 
-def examples_of(block: Block, update: Update) -> tuple[Tensor, Tensor] | None:
-    """Inputs and targets of the first examples of this device's first piece, if it has any."""
+def _examples_of(block: Block, update: Update) -> tuple[Tensor, Tensor] | None:
+    """Return the first rows of this device's first microbatch; None where its shard is empty."""
     if not update.pieces:
         return None
     first = update.pieces[0]

@@ -1,4 +1,4 @@
-"""Trained networks: where a checkpoint lies, and what is in it."""
+"""Checkpoints to apply or to resume: where one is, what it contains, and what a run left behind."""
 
 import json
 from contextlib import suppress
@@ -8,66 +8,19 @@ from typing import Any, NamedTuple
 from handgrad.config.errors import BadInput
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.checkpoint_content import check_content
-from handgrad.runs.checkpoint_file import Damaged, read
+from handgrad.runs.checkpoint_file import Damaged, glance, read
 
-# FOLDED from earlier.py: "What an earlier command, interrupted or not, left in a run's folder."
+MEANT = {"best": ["best"], "last": ["last", "previous"]}  # files by the names in ckpt_path
 FREE = (
     *("task", "ckpt_path", "on_change", "logger", "dashboard"),
     *("benchmark", "replay", "tune", "compare"),
 )
 """Groups that make no difference to what a run trains."""
-
-
-def last_state(folder: Path) -> Path:
-    """The newest checkpoint of a run."""
-    return folder / "checkpoints" / "last.ckpt"
-
-
-def is_done(folder: Path) -> bool:
-    """Whether a run came to its end: the final figures are written last."""
-    return "run/updates" in figures(folder)
-
-
-def figures(folder: Path) -> dict[str, Any]:
-    """The final figures of a run; none where it did not come to its end."""
-    path = folder / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def checkpoint_to_continue(folder: Path, config: dict[str, Any]) -> str | None:
-    """The `ckpt_path` with which a run goes on where it was; None where nothing is there.
-
-    Args:
-        folder: of the run.
-        config: of the run.
-
-    Raises:
-        BadInput: if what lies there was trained with other settings.
-    """
-    if not last_state(folder).is_file():
-        return None
-    was = load(last_state(folder))["config"]
-    for name in (config.keys() & was.keys()) - set(FREE):  # a key may be younger than the run
-        if bare(was[name]) != bare(config[name]):
-            raise BadInput(
-                f"{folder} was trained with other settings of {name}; name another folder for "
-                "these runs, or give the settings it had"
-            )
-    return "last"
-
-
-def bare(value: Any) -> Any:
-    """A group without what only the screen shows."""
-    if isinstance(value, dict):
-        return {key: each for key, each in value.items() if key != "enable_progress_bar"}
-    return value
-
-
-MEANT = {"best": ["best"], "last": ["last", "previous"]}  # files by the names in ckpt_path
+UNTRAINED = ("enable_progress_bar", "strategy")  # keys likewise; strategy is of older runs
 
 
 class Saved(NamedTuple):
-    """A checkpoint that was read."""
+    """Holds a checkpoint that was read."""
 
     path: Path
     checkpoint: dict[str, Any]
@@ -75,12 +28,12 @@ class Saved(NamedTuple):
 
 
 def find(ckpt_path: str, folder: Path, prefer: str = "last") -> Saved:
-    """The checkpoint that `ckpt_path` means; of the newest two, the first that is not damaged.
+    """Read the checkpoint that `ckpt_path` means, or the one before it where that is damaged.
 
     Args:
         ckpt_path: a file, a run's folder, or "best" or "last" of this run's folder.
         folder: of this run.
-        prefer: which of a run's checkpoints is meant by its folder, "best" or "last".
+        prefer: which of a run's checkpoints its folder stands for, "best" or "last".
 
     Raises:
         BadInput: if there is none, or none that is not damaged.
@@ -93,19 +46,19 @@ def find(ckpt_path: str, folder: Path, prefer: str = "last") -> Saved:
             paths = within(Path(ckpt_path), "last")
     else:
         paths = [Path(ckpt_path)]
-    there = [path.resolve() for path in paths if path.is_file()]  # .latest will lead elsewhere
-    if not there:
+    existing = [path.resolve() for path in paths if path.is_file()]  # .latest will lead elsewhere
+    if not existing:
         raise BadInput(f"ckpt_path={ckpt_path}: there is no file {paths[0]}")
-    return first_good(there)
+    return _first_good(existing)
 
 
 def within(folder: Path, name: str) -> list[Path]:
-    """A run's checkpoints that are meant by "best" or "last", the newest first."""
+    """Return the checkpoints of a run that "best" or "last" means, newest first."""
     return [folder / "checkpoints" / f"{each}.ckpt" for each in MEANT[name]]
 
 
-def first_good(paths: list[Path]) -> Saved:
-    """The first of some files that is not damaged.
+def _first_good(paths: list[Path]) -> Saved:
+    """Read the first of some files that is not damaged.
 
     Raises:
         BadInput: if all are damaged; one line that names a good one of the same folder.
@@ -116,11 +69,11 @@ def first_good(paths: list[Path]) -> Saved:
             return Saved(path, load(path), "; ".join(passed_over))
         except Damaged as error:
             passed_over.append(str(error))
-    raise BadInput(f"ckpt_path={'; '.join(passed_over)}{instead(paths)}")
+    raise BadInput(f"ckpt_path={'; '.join(passed_over)}{_good_one_beside(paths)}")
 
 
-def instead(damaged: list[Path]) -> str:
-    """The newest checkpoint beside a damaged one that can be used; empty where there is none."""
+def _good_one_beside(damaged: list[Path]) -> str:
+    """Name the newest usable checkpoint in the folder of damaged ones; empty where none is."""
     good: list[tuple[int, Path]] = []
     for path in damaged[0].parent.glob("*.ckpt"):
         with suppress(Damaged):
@@ -133,7 +86,7 @@ def instead(damaged: list[Path]) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What a checkpoint of ours holds; nothing in it is executed.
+    """Return what a checkpoint of handgrad contains, without executing any of it.
 
     Raises:
         Damaged: if it cannot be used.
@@ -146,7 +99,61 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def network(checkpoint: dict[str, Any]) -> TwoLayerNetwork:
-    """The trained network of a checkpoint that `load` gave."""
+    """Make the trained network of a checkpoint that `load` returned."""
     made = TwoLayerNetwork(**checkpoint["hyper_parameters"])
     made.load_state_dict(checkpoint["state_dict"])
     return made
+
+
+def last_state(folder: Path) -> Path:
+    """Return the path of a run's newest checkpoint."""
+    return within(folder, "last")[0]
+
+
+def is_done(folder: Path) -> bool:
+    """Return whether a run came to its end: the final figures are written last."""
+    return "run/updates" in figures(folder)
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """Return the final figures of a run; none where it did not come to its end."""
+    path = folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def checkpoint_to_continue(folder: Path, config: dict[str, Any]) -> str | None:
+    """Return the `ckpt_path` that resumes a run of a sweep; None where it left no checkpoint.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+
+    Raises:
+        BadInput: if the checkpoint was trained with other settings.
+    """
+    path = last_state(folder)
+    if not path.is_file():
+        return None
+    was = glance(path).get("config")
+    if not isinstance(was, dict):
+        raise Damaged(path, "not a checkpoint of handgrad")
+    was, now = settings(was), settings(config)
+    for name in now:
+        if was.get(name, now[name]) != now[name]:  # a group may be younger than the run
+            raise BadInput(
+                f"{folder} was trained with other settings of {name}; name another folder for "
+                "these runs, or give the settings it had"
+            )
+    return "last"
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the groups of a configuration that make a difference to what a run trains."""
+    return {name: _bare(node) for name, node in config.items() if name not in FREE}
+
+
+def _bare(node: Any) -> Any:
+    """Return a group without the keys that make no difference to what a run trains."""
+    if isinstance(node, dict):
+        return {key: value for key, value in node.items() if key not in UNTRAINED}
+    return node

@@ -1,9 +1,13 @@
-"""Where a training begins: at the beginning, or with the checkpoint that `ckpt_path` means."""
+"""Resuming: where a training begins, and whether a checkpoint fits the training that resumes it.
+
+A training is identified by the keys that decide what it computes and a digest of its data, which
+every checkpoint contains: only the same training resumes it.
+"""
 
 import hashlib
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
@@ -12,89 +16,48 @@ from handgrad.config.errors import BadInput
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs import loading
-from handgrad.runs.checkpoint_file import keep
+from handgrad.runs.checkpoint_file import CheckpointFiles, keep
 
-# FOLDED from fingerprint.py: 'What a training is made of, so that a checkpoint is continued by the same training alone.'
 GROUPS = ("model", "backward", "optimizer", "scheduler")  # every key of these
 KEYS = ("cost", "seed", "reproducible", "on_nonfinite")
 DATA_KEYS = ("batch_size", "microbatch", "passes_per_epoch")
 TRAINER_KEYS = ("precision", "limit_train_batches", "val_check_interval", "check_val_every_n_epoch")
-FREE = ("optimizer.lr",)  # may be changed by who continues a training
+FREE = ("optimizer.lr",)  # may change when a training is resumed
 HASHED_BYTES = 2**25  # of a large array, in rows evenly spread
 
 
-def fingerprint_of(config: dict[str, Any], data: ExampleData) -> dict[str, Any]:
-    """The keys that decide what a training computes, and a digest of its data.
+@dataclass
+class Start:
+    """Holds where a training begins.
 
-    Args:
-        config: validated.
-        data: read.
-
-    Returns:
-        Values by key, in plain containers.
+    Attributes:
+        path: of the checkpoint; None at the beginning.
+        updates: made before.
+        notes: what the user should know of it.
+        nothing_left: whether the training is done, its final figures included.
+        checkpoint: as it was read, until the Trainer has it.
     """
-    values = {key: config[key] for key in KEYS}
-    for group, names in (
-        *((group, list(config[group])) for group in GROUPS),
-        ("data", DATA_KEYS),
-        ("trainer", TRAINER_KEYS),
-    ):
-        values |= {f"{group}.{name}": config[group][name] for name in names}
-    values["data"] = content(data)
-    return {key: value for key, value in values.items() if key not in FREE}
 
+    path: Path | None
+    updates: int
+    notes: list[str]
+    nothing_left: bool
+    checkpoint: dict[str, Any] | None = None
 
-def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, each with both values; None stands for a key that is not there."""
-    return [
-        f"{key}={was.get(key)}, now {now.get(key)}"
-        for key in dict.fromkeys((*was, *now))
-        if was.get(key) != now.get(key)
-    ]
-
-
-def content(data: ExampleData) -> str:
-    """The data as they are trained on: their size, and a digest of values, split and scaling."""
-    examples, digest = data.examples, hashlib.sha256()
-    arrays = [examples.X, examples.target, *(data.indices[part] for part in sorted(data.indices))]
-    for array in arrays:
-        if array is not None:
-            digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(np.ascontiguousarray(spread(array)).tobytes())
-    digest.update(repr(data.scaling.state() if data.scaling else None).encode())
-    rows, features = len(data.indices["train"]), examples.X.shape[1]
-    return (
-        f"{rows} of {len(examples)} examples, {features} features, digest {digest.hexdigest()[:12]}"
-    )
-
-
-def spread(array: np.ndarray) -> np.ndarray:
-    """The array, or evenly spread rows of one that is too large to be read at every start."""
-    return array[:: max(1, -(-array.nbytes // HASHED_BYTES))]
-
-
-@runtime_checkable
-class GoesOn(Protocol):
-    """A logger whose files go on where an earlier life of the run stopped."""
-
-    def forget_after(self, step: int) -> None:
-        """Drop the points after an update; -1 to keep none."""
-        ...
-
-
-class Start(NamedTuple):
-    """Where a training begins."""
-
-    path: Path | None  # of the checkpoint; None at the beginning
-    updates: int  # made before
-    notes: list[str]  # what the user is to know of it
-    nothing_left: bool  # whether the training is done, its final figures included
+    def hand_to(self, trainer: L.Trainer) -> Path | None:
+        """Give the checkpoint to a Trainer, which need not read it again; return its path."""
+        if self.path is not None and self.checkpoint is not None:
+            files = trainer.strategy.checkpoint_io
+            assert isinstance(files, CheckpointFiles), "every Trainer is made with them"
+            files.hand_on(self.path, self.checkpoint)
+            self.checkpoint = None
+        return self.path
 
 
 def find(
     config: dict[str, Any], folder: Path, fingerprint: dict[str, Any], network: TwoLayerNetwork
 ) -> Start:
-    """Where this training begins.
+    """Find where this training begins.
 
     Args:
         config: validated.
@@ -112,25 +75,22 @@ def find(
         note = f"ckpt_path=last: there is none in {folder} yet; training starts from the beginning"
         return Start(None, 0, [note], nothing_left=False)
     path, checkpoint, passed_over = loading.find(ckpt_path, folder)
-    check_fits(path, checkpoint, config, fingerprint, network)
-    updates = checkpoint["global_step"]
-    left = not (finished(config, checkpoint) and reported(path.parent.parent, updates))
+    _check_fits(path, checkpoint, config, fingerprint, network)
+    run, updates = path.parent.parent, checkpoint["global_step"]
     notes = [f"warning: {passed_over}"] if passed_over else []
-    if left:
-        notes.append(f"going on after update {updates} of {path}")
-        was, now = checkpoint["config"]["optimizer"]["lr"], config["optimizer"]["lr"]
-        if was != now:
-            notes.append(f"optimizer.lr={was} in the checkpoint, {now} from here on")
-        if changed := differences(checkpoint["fingerprint"], fingerprint):
-            notes.append(f"on_change=accept: it was trained with {'; with '.join(changed)}")
-    else:
-        notes.append(
-            f"nothing is left to do: {path.parent.parent} made all of its {updates} updates"
-        )
-    return Start(path, updates, notes, nothing_left=not left)
+    if _is_finished(config, checkpoint) and loading.figures(run).get("run/updates") == updates:
+        notes.append(f"nothing is left to do: {run} made all of its {updates} updates")
+        return Start(path, updates, notes, nothing_left=True)
+    notes.append(f"going on after update {updates} of {path}")
+    was, now = checkpoint["config"]["optimizer"]["lr"], config["optimizer"]["lr"]
+    if was != now:
+        notes.append(f"optimizer.lr={was} in the checkpoint, {now} from here on")
+    if changed := _differences(checkpoint["fingerprint"], fingerprint):
+        notes.append(f"on_change=accept: it was trained with {'; with '.join(changed)}")
+    return Start(path, updates, notes, nothing_left=False, checkpoint=checkpoint)
 
 
-def check_fits(
+def _check_fits(
     path: Path,
     checkpoint: dict[str, Any],
     config: dict[str, Any],
@@ -153,7 +113,7 @@ def check_fits(
                 f"ckpt_path={path}: its {name} is {tuple(its.shape)}, this run's "
                 f"{tuple(mine.shape)}; see model.hidden and data"
             )
-    changed = differences(checkpoint["fingerprint"], fingerprint)
+    changed = _differences(checkpoint["fingerprint"], fingerprint)
     if changed and config["on_change"] == "stop":
         raise BadInput(
             f"ckpt_path={path}: it was trained with {'; with '.join(changed)}; "
@@ -161,8 +121,17 @@ def check_fits(
         )
 
 
-def finished(config: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
-    """Whether a training with this configuration would end at this state."""
+def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return what differs, each with both values; None stands for a key that is not there."""
+    return [
+        f"{key}={was.get(key)}, now {now.get(key)}"
+        for key in dict.fromkeys((*was, *now))
+        if was.get(key) != now.get(key)
+    ]
+
+
+def _is_finished(config: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
+    """Return whether a training with this configuration would end at this state."""
     trainer, patience = config["trainer"], config["callbacks"]["early_stopping"]["patience"]
     updates = checkpoint["global_step"]
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
@@ -179,19 +148,20 @@ def finished(config: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
     )
 
 
-def reported(folder: Path, updates: int) -> bool:
-    """Whether a run's final figures, which are written last, are those after so many updates."""
-    path = folder / "metrics.json"
-    if not path.is_file():
-        return False
-    return json.loads(path.read_text(encoding="utf-8")).get("run/updates") == updates
+@runtime_checkable
+class _GoesOn(Protocol):
+    """A logger whose files go on where an earlier life of the run stopped."""
+
+    def forget_after(self, step: int) -> None:
+        """Drop the points after an update; -1 to keep none."""
+        ...
 
 
 def prepare(start: Start, folder: Path, trainer: L.Trainer) -> None:
-    """Let the folder hold nothing that comes after this training's beginning, or is of another.
+    """Remove from the folder what comes after this training's beginning, or is of another one.
 
     Args:
-        start: where it begins.
+        start: where the training begins.
         folder: of this run, claimed by this process.
         trainer: with its loggers.
     """
@@ -202,7 +172,43 @@ def prepare(start: Start, folder: Path, trainer: L.Trainer) -> None:
             path.unlink(missing_ok=True)
     elif start.path == previous.resolve():
         keep(previous, last)  # in place of the damaged one, which must not become the previous one
-    known = start.updates if start.path else -1
     for log in trainer.loggers:
-        if isinstance(log, GoesOn):
-            log.forget_after(known)
+        if isinstance(log, _GoesOn):
+            log.forget_after(start.updates if start.path else -1)
+
+
+def fingerprint_of(config: dict[str, Any], data: ExampleData) -> dict[str, Any]:
+    """Return the keys that decide what a training computes, and a digest of its data.
+
+    Args:
+        config: validated.
+        data: read.
+
+    Returns:
+        Values by key, in plain containers.
+    """
+    values = {key: config[key] for key in KEYS}
+    for group, names in (
+        *((group, list(config[group])) for group in GROUPS),
+        ("data", DATA_KEYS),
+        ("trainer", TRAINER_KEYS),
+    ):
+        values |= {f"{group}.{name}": config[group][name] for name in names}
+    values["data"] = _digest(data)
+    return {key: value for key, value in values.items() if key not in FREE}
+
+
+def _digest(data: ExampleData) -> str:
+    """Return the size of the data as trained on, and a digest of values, splits and scaling."""
+    examples, digest = data.examples, hashlib.sha256()
+    arrays = [examples.X, examples.target, *(data.indices[part] for part in sorted(data.indices))]
+    for array in arrays:
+        if array is not None:
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            step = max(1, -(-array.nbytes // HASHED_BYTES))  # a large array: rows evenly spread
+            digest.update(np.ascontiguousarray(array[::step]).tobytes())
+    digest.update(repr(data.scaling.state() if data.scaling else None).encode())
+    rows, features = len(data.indices["train"]), examples.X.shape[1]
+    return (
+        f"{rows} of {len(examples)} examples, {features} features, digest {digest.hexdigest()[:12]}"
+    )

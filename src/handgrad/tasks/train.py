@@ -65,7 +65,7 @@ def _train(training: Training, config: dict[str, Any], folder: Path) -> None:
         point_to(folder)
     figures: dict[str, Any] = {}
     try:
-        figures = fit_and_test(trainer, network, training.data, training.start.path)
+        figures = fit_and_test(trainer, network, training.data, training.start.hand_to(trainer))
     finally:
         if trainer.is_global_zero and (figures or training.check.wrong):
             figures["check/wrong"] = training.check.wrong
