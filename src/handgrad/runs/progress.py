@@ -1,4 +1,4 @@
-"""The progress bar: one line for the whole training, with the newest cost and accuracy."""
+"""Progress bar of one line for the whole training, with the newest cost and accuracy."""
 
 from typing import Any
 
@@ -47,12 +47,12 @@ class TrainingProgress(ProgressBar):
             TimeRemainingColumn(),
             refresh_per_second=4,
         )
-        total = self.total_updates(trainer)
+        total = self._total_updates(trainer)
         self.task = self.bar.add_task("", total=total, epoch=trainer.current_epoch + 1, figures="")
         self.bar.start()
 
-    def total_updates(self, trainer: L.Trainer) -> int | None:
-        """Updates of the whole training; None where only the clock ends it."""
+    def _total_updates(self, trainer: L.Trainer) -> int | None:
+        """Return the number of updates of the whole training; None where only the clock ends it."""
         plan = trainer.datamodule.plan()  # pyright: ignore[reportAttributeAccessIssue] - ours
         bounds = []
         if trainer.max_epochs and trainer.max_epochs > 0:
@@ -61,8 +61,8 @@ class TrainingProgress(ProgressBar):
             bounds.append(trainer.max_steps)
         return min(bounds, default=None)
 
-    def show(self, trainer: L.Trainer) -> None:
-        """Bring the line up to date."""
+    def _show(self, trainer: L.Trainer) -> None:
+        """Update the line."""
         if self.bar is None:
             return
         figures: dict[str, float] = trainer.lightning_module.figures  # pyright: ignore
@@ -80,22 +80,22 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.show(trainer)
+        self._show(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.show(trainer)
+        self._show(trainer)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.stop()
+        self._stop()
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self.stop()
+        self._stop()
 
-    def stop(self) -> None:
-        """Leave the line as it stands."""
+    def _stop(self) -> None:
+        """Stop the bar and leave its line on the screen."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -1,4 +1,4 @@
-"""How a signal stops a training: between two updates, on all devices alike, with last.ckpt kept."""
+"""Stopping on a signal: between two updates, on all devices alike, with last.ckpt saved."""
 
 import sys
 from signal import Signals
@@ -15,8 +15,8 @@ from handgrad.module import TwoLayerNetwork
 from handgrad.runs.checkpointing import LastCheckpoint
 
 
-def agreed(trainer: L.Trainer) -> int:
-    """The signal that any device received, on all devices alike; 0 for none."""
+def _agreed_signal(trainer: L.Trainer) -> int:
+    """Return the signal that any device received, the same on all devices; 0 for none."""
     if trainer.world_size == 1:
         return signals.received()
     asked = torch.tensor(signals.received(), device=trainer.strategy.root_device)
@@ -25,14 +25,13 @@ def agreed(trainer: L.Trainer) -> int:
 
 
 class SignalStop(Checkpoint):
-    """Stops the training on a signal.
+    """Stops the training on a signal, in a state from which it goes on as if it had never stopped.
 
-    One process stops after the update under way, several after the block under way, or where the
-    last block of an epoch is done, after what ends the epoch: there the state is one from which the
-    run goes on as if it had never stopped.
+    A single process stops after the current update, and several stop after the current block. After
+    the last block of an epoch they stop after everything that ends the epoch.
 
     Args:
-        last: writes that state; comes before this one.
+        last: saves that state; a callback that precedes this one.
     """
 
     def __init__(self, last: LastCheckpoint) -> None:
@@ -49,22 +48,22 @@ class SignalStop(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        number = agreed(trainer)
+        number = _agreed_signal(trainer)
         if not number:
             return
         plan = trainer.datamodule.plan()  # pyright: ignore[reportAttributeAccessIssue] - ours
         if trainer.global_step % plan.updates_per_epoch:
-            # What remains of a block that was left early is not in it, nor is the epoch at its end.
+            # A block that was left early was not all of it, and the epoch is not over.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
-            self.stop(trainer, number)
+            self._stop(trainer, number)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if number := agreed(trainer):
-            self.stop(trainer, number)
+        if number := _agreed_signal(trainer):
+            self._stop(trainer, number)
 
-    def stop(self, trainer: L.Trainer, number: int) -> None:
-        """Keep the present state, and leave with the signal's exit code."""
+    def _stop(self, trainer: L.Trainer, number: int) -> None:
+        """Save the present state, and exit with the signal's exit code."""
         self.last.save(trainer)
         if trainer.is_global_zero:
             folder = self.last.path.parent.parent

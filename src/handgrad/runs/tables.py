@@ -1,7 +1,8 @@
-"""The verdict on a backward rule and the losses of formats, on the terminal."""
+"""Tables: on the terminal the verdict on a rule and lost digits, in files Markdown and CSV."""
 
 import csv
 import math
+import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -13,32 +14,24 @@ from rich.table import Table
 from handgrad.audit.judge import Line, Report
 from handgrad.audit.number_formats import LostDigits
 
-# FOLDED from spreadsheet.py: "Texts of the user's in the cells of a CSV file."
-# With these a cell begins that a spreadsheet runs as a formula; the last four are full-width.
+# A cell that begins with one of these is a formula to a spreadsheet; the last four are full-width.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+SIGNED_NUMBER = re.compile(r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # such as -1
 
 
 def safe(text: object) -> str:
-    """A text of the user's that a spreadsheet takes for no formula; numbers stay what they are.
+    """Quote a user's text that a spreadsheet would run as a formula; numbers stay as they are.
 
-    OWASP, CSV injection (owasp.org/www-community/attacks/CSV_Injection): an apostrophe before it.
+    It gets an apostrophe before it: OWASP, CSV injection
+    (owasp.org/www-community/attacks/CSV_Injection).
     """
-    # A bare \r is not quoted, and ends a row.
+    # CSV writers do not quote a bare \r, which ends a row.
     name = str(text).replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{name}" if name.startswith(FORMULA) and not is_number(name) else name
-
-
-def is_number(text: str) -> bool:
-    """Whether the text is a number alone, such as -1."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text[:1] in ("+", "-") and text[1:2] in ".0123456789"
+    return f"'{name}" if name.startswith(FORMULA) and not SIGNED_NUMBER.fullmatch(name) else name
 
 
 def print_report(report: Report, title: str, evidence: dict[str, dict[str, float]]) -> None:
-    """Print the verdict on every line, then what is to be said about the wrong ones.
+    """Print the verdict on every line, and below it the hints about wrong ones.
 
     Args:
         report: the audit's.
@@ -54,8 +47,8 @@ def print_report(report: Report, title: str, evidence: dict[str, dict[str, float
         errors = (errors.get(line.name) for errors in evidence.values())
         cells = ["" if error is None else f"{error:.0e}" for error in errors]
         residual = "" if math.isnan(line.residual) else f"{line.residual:.2g}"
-        table.add_row(escape(line.equation), residual, f"{line.tolerance:g}", *cells, verdict(line))
-    show(table, ((line.name, line.hint) for line in report.lines))
+        table.add_row(escape(line.equation), residual, f"{line.tolerance:g}", *cells, _verdict(line))
+    _show(table, ((line.name, line.hint) for line in report.lines))
 
 
 def print_losses(losses: list[LostDigits], title: str) -> None:
@@ -72,14 +65,14 @@ def print_losses(losses: list[LostDigits], title: str) -> None:
         table.add_column(f"{name.replace('-scaled', '')}{times}", justify="right", no_wrap=True)
     rows: dict[str, list[str]] = {}
     for loss in losses:
-        rows.setdefault(loss.quantity, []).append(cell(loss))
+        rows.setdefault(loss.quantity, []).append(_cell(loss))
     for quantity, cells in rows.items():
         table.add_row(quantity, *cells)
-    show(table, ((loss.format, loss.problem) for loss in losses))
+    _show(table, ((loss.format, loss.problem) for loss in losses))
 
 
-def cell(loss: LostDigits) -> str:
-    """The relative error, then the entries that underflow or overflow."""
+def _cell(loss: LostDigits) -> str:
+    """Return the relative error, then how many entries underflow or overflow."""
     if loss.problem:
         return "[dim]none[/]"
     lines = [f"{loss.relative_error:.1e}"]
@@ -90,7 +83,7 @@ def cell(loss: LostDigits) -> str:
 
 
 def titled(title: str) -> Table:
-    """An empty table in this project's style."""
+    """Return an empty table in this project's style."""
     return Table(
         title=title,
         title_justify="left",
@@ -101,8 +94,8 @@ def titled(title: str) -> Table:
     )
 
 
-def show(table: Table, notes: Iterable[tuple[str, str]]) -> None:
-    """Print a table, and below it each note that says something new, after the name it is about."""
+def _show(table: Table, notes: Iterable[tuple[str, str]]) -> None:
+    """Print a table, and below it each new note, after the name of what it is about."""
     console = Console()
     console.print(table)
     told = {""}
@@ -112,8 +105,8 @@ def show(table: Table, notes: Iterable[tuple[str, str]]) -> None:
             console.print(f"{name}: {escape(note)}", soft_wrap=True, highlight=False)
 
 
-def verdict(line: Line) -> str:
-    """One word, coloured."""
+def _verdict(line: Line) -> str:
+    """Return the verdict on a line in one or two words, coloured."""
     if line.angle is not None:
         return "[yellow]deviates[/]"
     if not line.judged:
