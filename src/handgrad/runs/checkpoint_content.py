@@ -43,7 +43,7 @@ class _Hyperparameters(Node):
 class _Known(Node):
     """Holds the names that training knew of its data."""
 
-    class_names: Annotated[tuple[str, ...], Field(min_length=2)]
+    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
     feature_names: Annotated[tuple[str, ...], Field(min_length=1)]
     target_names: tuple[str, ...]
     multi_label: bool

@@ -47,7 +47,9 @@ def print_report(report: Report, title: str, evidence: dict[str, dict[str, float
         errors = (errors.get(line.name) for errors in evidence.values())
         cells = ["" if error is None else f"{error:.0e}" for error in errors]
         residual = "" if math.isnan(line.residual) else f"{line.residual:.2g}"
-        table.add_row(escape(line.equation), residual, f"{line.tolerance:g}", *cells, _verdict(line))
+        table.add_row(
+            escape(line.equation), residual, f"{line.tolerance:g}", *cells, _verdict(line)
+        )
     _show(table, ((line.name, line.hint) for line in report.lines))
 
 

@@ -42,7 +42,7 @@ def tabulate(answers: np.ndarray, examples: Examples, rows: np.ndarray) -> pd.Da
         rows: the examples that the answers belong to, (m,).
     """
     names = np.array(examples.class_names)
-    if examples.n_outputs == 1:
+    if examples.n_outputs == 1 and not examples.multi_label:
         answers = np.hstack([1 - answers, answers])
     table = pd.DataFrame({"row": rows})
     for name, column in zip(examples.class_names, answers.T, strict=True):
