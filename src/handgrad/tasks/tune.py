@@ -169,7 +169,7 @@ def _open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:
         pruner=pruner(config["tune"]["pruner"], config["trainer"]["max_epochs"]),
         load_if_exists=True,
     )
-    mine = {name: loading.bare(config[name]) for name in config.keys() - set(loading.FREE)}
+    mine = loading.settings(config)
     mine |= {f"tune.{name}": node for name, node in config["tune"].items() if name != "trials"}
     was = study.user_attrs.get("settings", mine)
     for name in mine:
