@@ -1,4 +1,4 @@
-"""What the tests share: one thread, and `train.py` run in a folder of its own."""
+"""Shared by the tests: one thread, and `train.py` run in a folder of its own."""
 
 import os
 
@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 
 
 class Answer(NamedTuple):
-    """What a run of train.py answered."""
+    """Holds what a run of train.py answered."""
 
     code: int
     out: str
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A network that was trained, with all that it was trained with."""
+    """Holds a network that was trained, with all that it was trained with."""
 
     network: TwoLayerNetwork
     data: ExampleData
@@ -51,7 +51,7 @@ Train = Callable[..., Answer]
 def train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Train:
-    """`python train.py ARGUMENTS` within this process, in tmp_path, with warnings as errors.
+    """Run `python train.py ARGUMENTS` in this process, in tmp_path, with warnings as errors.
 
     Without the dashboard unless an argument names it: drawing takes longer than a small training.
     """
@@ -76,7 +76,7 @@ def train(
 
 @pytest.fixture
 def command(tmp_path: Path) -> Train:
-    """`python train.py ARGUMENTS` as a process of its own, in tmp_path or another folder."""
+    """Run `python train.py ARGUMENTS` as a process of its own, in tmp_path or another folder."""
 
     def run(*arguments: str, cwd: Path = tmp_path) -> Answer:
         done = subprocess.run(
@@ -93,7 +93,7 @@ def command(tmp_path: Path) -> Train:
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    """The configuration that these overrides give, as tasks get it; what is missing is "a.b"."""
+    """Return the configuration that these overrides give, with "a.b" for what is missing."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", list(overrides))
     for key in OmegaConf.missing_keys(config):
@@ -121,5 +121,5 @@ def fit(
 
 
 def files(folder: Path) -> set[str]:
-    """The names of all files below a folder."""
+    """Return the names of all files below a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}

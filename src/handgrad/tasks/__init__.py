@@ -1,1 +1,1 @@
-"""What `task=` names: each module has run(config, overrides, folder)."""
+"""The tasks that `task=` names: each module has run(config, overrides, folder)."""

@@ -1,4 +1,4 @@
-"""From the validated configuration to objects: each class is made in one place, here."""
+"""Builds objects from the validated configuration, each class in one place."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16}  # all others k
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Turn what is raised within into bad input: one line, exit code 2.
+    """Turn errors that the user can mend into bad input: one line, exit code 2.
 
     Raises:
         BadInput: in place of a ValueError, an OSError or a failed instantiation.
@@ -124,7 +124,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
 
 
 def _schedule(node: dict[str, Any]) -> Schedule | None:
-    """Return the schedule of the learning rate; None where it stays constant."""
+    """Return the schedule of the learning rate, or None where it stays constant."""
     scheduler = dict(node)
     interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
     if not scheduler["_target_"]:
@@ -312,7 +312,7 @@ def training(
 def _pictures(
     config: dict[str, Any], data: ExampleData, folder: Path
 ) -> tuple[Dashboard | None, Album | None]:
-    """Return what shows and what draws the training; None where the dashboard is off."""
+    """Return the callbacks that show and draw the training, or None where the dashboard is off."""
     tier, share, png = (config["dashboard"][key] for key in ("tier", "share", "save_png"))
     if tier == "off":
         return None, None
@@ -327,7 +327,7 @@ class Restored(NamedTuple):
     network: TwoLayerNetwork
     data: ExampleData
     config: dict[str, Any]  # of this run, with the training's seed, and its data unless named
-    own_file: bool  # whether the data are a file named for this run: then every row counts
+    own_file: bool  # whether the data are a file named for this run, of which every row counts
 
     def read(self, *, target_required: bool = True) -> None:
         """Read the data: split as in training, or every row of a file named for this run.

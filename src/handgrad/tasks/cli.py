@@ -1,4 +1,4 @@
-"""From the command line to a task: compose, refuse what is wrong, run, answer with an exit code.
+"""The command line: compose, refuse what is wrong, run the task, answer with an exit code.
 
 Nothing heavy is imported before a configuration has passed, so that help and refusals come at once.
 """
@@ -131,7 +131,7 @@ class Gate(Callback):
         _warn_of_repeats(given)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse a sweep that holds a wrong value, or that torchrun or srun started.
+        """Refuse a sweep that contains a wrong value, or that torchrun or srun started.
 
         Each process of these would run the whole sweep.
         """
@@ -179,12 +179,12 @@ def _warn_of_repeats(overrides: list[str]) -> None:
 
 def _refuse(error: Exception) -> int:
     """Print one line about bad input."""
-    print(f"train.py: {printable(one_line(error))}", file=sys.stderr)
+    print(f"train.py: {printable(_one_line(error))}", file=sys.stderr)
     return BAD_INPUT
 
 
-def one_line(error: Exception) -> str:
-    """Return Hydra's and our own errors as one line that names the key and what is accepted."""
+def _one_line(error: Exception) -> str:
+    """Return an error of Hydra's or ours as one line that names the key and what is accepted."""
     from handgrad.config.refusals import unknown_key
     from handgrad.config.schema import GROUPS
 
@@ -230,8 +230,8 @@ def _run_job(config: DictConfig) -> int:
 def _start(config: DictConfig, hydra_config: HydraConf, folder: Path, *, in_sweep: bool) -> None:
     """Start a job, on as many devices as it asks for.
 
-    The gate has validated a single run. Of a sweep it has seen every value, but not in the
-    combinations that the jobs have: a job of a sweep is validated here.
+    The gate has validated a single run. Of a sweep it has seen every value, but not every
+    combination of them, so a job of a sweep is validated here.
 
     Raises:
         BadInput: if its configuration is wrong, or the task finds its input wrong.

@@ -20,7 +20,7 @@ NOT_OF_BATCHES = ("data.microbatch", "data.root", "data.download")  # where and 
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """Compare the runs of `compare.runs`; leave results.csv, results.md and results.png.
+    """Compare the runs of `compare.runs` in results.csv, results.md and results.png.
 
     Raises:
         BadInput: if there are fewer than two, or a folder contains none.
@@ -58,7 +58,7 @@ class PastRun(NamedTuple):
 
 
 def read(folders: Sequence[str]) -> list[PastRun]:
-    """Read the runs in these folders; a sweep's folder stands for its runs.
+    """Read the runs in these folders, where a sweep's folder stands for its runs.
 
     Raises:
         BadInput: if a folder contains no trained run.
@@ -91,7 +91,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each key with its value; a group's class is the group's own value."""
+    """Yield each key with its value, where a group's class is the group's own value."""
     for key, value in config.items():
         if not prefix and key in loading.FREE and key != "logger":
             continue
@@ -125,7 +125,7 @@ def shared(runs: Sequence[PastRun]) -> list[str]:
 
 
 def _same_or_not(runs: Sequence[PastRun], what: str, differ: Sequence[str]) -> str:
-    """Return one line: the same, or what makes the difference."""
+    """Return one line that says that the runs had the same, or why not."""
     if not differ:
         return f"The same {what}."
     values = {
@@ -137,11 +137,10 @@ def _same_or_not(runs: Sequence[PastRun], what: str, differ: Sequence[str]) -> s
 
 def curves(folder: Path) -> picture.Curves:
     """Read the updates and values of the costs and accuracies from a run's event files."""
-    from tensorboard.backend.event_processing.event_accumulator import (
-        EventAccumulator,  # late: it takes a second, and refusals do not need it
-    )
+    # Late, because it takes a second and refusals do not need it.
+    from tensorboard.backend.event_processing import event_accumulator
 
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    events = event_accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     found = {}
     for tag in set(CURVES) & set(events.Tags()["scalars"]):
         points = events.Scalars(tag)

@@ -1,4 +1,4 @@
-"""Fit, then test the best network; leave figures, checkpoints and curves in the run's folder."""
+"""Fit, then test the best network, and leave figures, checkpoints and curves in the folder."""
 
 import time
 from collections.abc import Sequence
@@ -110,7 +110,7 @@ def fit_and_test(
 
 
 def _too_fast(trainer: L.Trainer) -> str:
-    """Return one line about a step with a factor that no weight can be multiplied with."""
+    """Return one line about a step whose factor no weight can be multiplied with."""
     rate = trainer.optimizers[0].param_groups[0]["lr"]
     after = trainer.global_step
     return (

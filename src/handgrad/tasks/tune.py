@@ -1,4 +1,4 @@
-"""Search for the best settings: trials, each validated and trained as task=train does.
+"""Search for the best settings by trials, each validated and trained as task=train does.
 
 The trials are an Optuna study in a file that a later command goes on with. What a trial tries
 follows from the seed, its number and the trials before it, so that a search that was interrupted
@@ -49,7 +49,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
 
     Raises:
         BadInput: if a bound is refused, the folder contains another search, or the data are wrong.
-        Failed: if no trial came to a figure.
+        Failed: if no trial has the figure.
     """
     tune, console = config["tune"], Console()
     metric = tune["monitor"] or config["callbacks"]["checkpoint"]["monitor"]
@@ -101,7 +101,7 @@ class _Search(NamedTuple):
             validate(plain(hydra.compose("config", overrides)))
 
     def attempt(self, number: int, chosen: dict[str, Any], pruning: "Pruning") -> None:
-        """Train one trial silently, from where it was if it was interrupted; a failure is kept.
+        """Train one trial silently, from where it was if it was interrupted, and keep a failure.
 
         Raises:
             BadInput: if the configuration or the data are wrong.
@@ -133,7 +133,7 @@ class _Search(NamedTuple):
         """
         best, *_ = summary.show(rows, self.metric, self.folder)
         if math.isnan(best.value(self.metric)):
-            raise Failed(f"no trial came to {self.metric}; see results.md in {self.folder}")
+            raise Failed(f"no trial has {self.metric}; see results.md in {self.folder}")
         point_to(self.folder / best.name)
         own = [f"{key}={text}" for key, text in best.settings.items()]
         line = shlex.join(["python", "train.py", *self.given, *own])
@@ -151,7 +151,7 @@ def _typed(value: Any) -> str:
 
 
 def _open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:
-    """Return the study in a folder; a new one, if there is none.
+    """Return the study in a folder, or a new one if there is none.
 
     Args:
         folder: of the search.
@@ -183,7 +183,7 @@ def _open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:
 
 
 def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
-    """Return what ends unpromising trials: those below the median, or by successive halving."""
+    """Return what prunes unpromising trials: those below the median, or by successive halving."""
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
     if name == "hyperband":
@@ -192,7 +192,7 @@ def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
 
 
 def _next_trial(study: Study, tune: dict[str, Any], seed: int) -> Trial | None:
-    """Return the trial to run next: an interrupted one, else a new one; None when all are done."""
+    """Return an interrupted trial, else a new one, or None when all are done."""
     trials = study.get_trials(deepcopy=False)
     interrupted = next((trial for trial in trials if trial.state in OPEN), None)
     number = interrupted.number if interrupted else len(trials)
@@ -205,9 +205,9 @@ def _next_trial(study: Study, tune: dict[str, Any], seed: int) -> Trial | None:
 
 
 def _suggest(trial: Trial, key: str, node: dict[str, Any]) -> Any:
-    """Draw one value; for an interrupted trial it is what it was.
+    """Draw one value: among choices, a whole number where both bounds are, or any number.
 
-    It is one of the choices, a whole number where both bounds are, or any number.
+    For an interrupted trial it is what it was.
     """
     if node.get("choices"):
         return trial.suggest_categorical(key, node["choices"])
@@ -218,7 +218,7 @@ def _suggest(trial: Trial, key: str, node: dict[str, Any]) -> Any:
 
 
 def _tell(study: Study, trial: Trial, ended: Outcome, figure: float) -> None:
-    """Tell the study how a trial ended; a failed one is counted and passed over."""
+    """Tell the study how a trial ended, where a failed one is counted and passed over."""
     if ended.how == "done" and not math.isnan(figure):
         study.tell(trial, figure)
     else:

@@ -28,7 +28,7 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Tell all runs, which may be other processes, the folder and what they have in common."""
-        self.folder = Path(config.hydra.sweep.dir)  # in these its date would be a later one
+        self.folder = Path(config.hydra.sweep.dir)  # in other processes its date would be later
         same, swept = _parted(list(config.hydra.overrides.task))
         if (others := self.folder / "multirun.yaml").is_file():
             before, keys = _parted(list(OmegaConf.load(others).hydra.overrides.task))

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> "Outcome":
-        """Read how the run in a folder ended; without an outcome it is unfinished."""
+        """Read how the run in a folder ended, unfinished where it left no outcome."""
         try:
             return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
-    """Keep how the run within ends; a crash is a failure of this run, not of the sweep.
+    """Keep how the run within ends, where a crash is a failure of this run, not of the sweep.
 
     Raises:
         BadInput: as within.

@@ -23,7 +23,7 @@ def settings(overrides: Sequence[str], same: Sequence[str]) -> dict[str, str]:
 
 
 def run_name(overrides: Sequence[str], same: Sequence[str]) -> str:
-    """Return the name of one run's folder, such as `hidden=10,seed=1`; see `name_of`."""
+    """Return the name of one run's folder, such as `hidden=10,seed=1`."""
     return name_of(settings(overrides, same) or settings(overrides, ())) or "run"
 
 

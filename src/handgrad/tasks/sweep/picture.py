@@ -128,7 +128,7 @@ def draw_curves(runs: dict[str, Curves]) -> Figure:
 
 
 def _draw_run(axis: Axes, kind: str, name: str, curves: Curves, color: object) -> None:
-    """Draw one run's curves of one kind; the first that it has carries its name."""
+    """Draw one run's curves of one kind, of which the first carries its name."""
     label: str | None = name
     for split, style in STYLES.items():
         if f"{kind}/{split}" in curves:

@@ -1,4 +1,4 @@
-"""What runs leave, side by side: the best first, and the spread over their seeds."""
+"""Results of runs side by side: the best first, and the spread over their seeds."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Row(NamedTuple):
         return cls(name, settings, Outcome.of(folder), figures(folder))
 
     def value(self, metric: str) -> float:
-        """Return a figure; NaN where the run has none, or did not end well."""
+        """Return a figure, or NaN where the run has none or did not end well."""
         counts = self.outcome.how in ("done", "pruned")
         return self.figures.get(metric, math.nan) if counts else math.nan
 

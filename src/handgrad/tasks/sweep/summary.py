@@ -1,4 +1,4 @@
-"""The summary of many runs: tables on the terminal, results.csv, results.md and results.png."""
+"""Summarises many runs: tables on the terminal, results.csv, results.md and results.png."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ OVER_SEEDS = ("over seeds", "runs", "median", "least", "most")
 
 
 def summarise(folder: Path, order_by: str | None) -> int:
-    """Print the table of a sweep's runs; leave results.csv, results.md and results.png.
+    """Print the table of a sweep's runs, and leave results.csv, results.md and results.png.
 
     Args:
         folder: of the sweep.
@@ -47,7 +47,7 @@ def summarise(folder: Path, order_by: str | None) -> int:
 def show(
     rows: Sequence[Row], wanted: str, folder: Path, notes: Sequence[str] = (), appendix: str = ""
 ) -> list[Row]:
-    """Print a table of runs; leave it in a folder, as results.csv, .md and .png.
+    """Print a table of runs, and leave it in a folder as results.csv, .md and .png.
 
     Args:
         rows: in any order.
@@ -143,7 +143,7 @@ def _ended(row: Row, *, why: bool = False) -> str:
 
 
 def _groups(rows: Sequence[Row], metric: str) -> list[list[str]]:
-    """Return a line for the runs of each setting over its seeds; see `over_seeds`."""
+    """Return a line of cells for each group of `over_seeds`."""
     return [
         [
             str(settings),
@@ -155,7 +155,7 @@ def _groups(rows: Sequence[Row], metric: str) -> list[list[str]]:
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> Table:
-    """Return text in columns; an empty column "ended" is left out."""
+    """Return text in columns, without an empty column "ended"."""
     made = tables.titled(title)
     needless = head[-1] == "ended" and not any(line[-1] for line in lines)
     width = len(head) - needless
