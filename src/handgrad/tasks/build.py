@@ -82,11 +82,9 @@ def _microbatch(config: dict[str, Any]) -> int | None:
     On a processor, those whose hidden layer stays in the cache, which bounds the memory of an
     update too. None for whole batches: on a GPU, and where microbatches follow another rule.
     """
-    accelerators = (torch.cuda, torch.backends.mps)
-    on_cpu = config["trainer"]["accelerator"] == "cpu" or not any(
-        each.is_available() for each in accelerators
-    )
-    if not on_cpu or config["reproducible"] == "bitwise":
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_gpu = gpu and config["trainer"]["accelerator"] != "cpu"
+    if on_gpu or config["reproducible"] == "bitwise":
         return None
     return max(SMALLEST_MICROBATCH, CACHED_ACTIVATIONS // config["model"]["hidden"])
 

@@ -96,11 +96,7 @@ def fit_and_test(
     if len(data.parts["test"]):
         best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None  # None: the last
         trainer.test(network, datamodule=data, ckpt_path=best, verbose=False)
-    ran = {
-        "run/updates": updates,
-        "run/fit_seconds": seconds,
-        "run/devices": trainer.world_size,
-    }
+    ran = {"run/updates": updates, "run/fit_seconds": seconds, "run/devices": trainer.world_size}
     if network.updates.settings.on_nonfinite == "skip":
         ran["run/skipped_updates"] = network.updates.skipped
     for logger in trainer.loggers:
@@ -145,14 +141,13 @@ def _explained(
 def _show(metrics: dict[str, float], folder: Path, tier: str) -> None:
     """Print the closing table, and how to look further."""
     console = Console()
-    table = Table(title=f"{folder.name}", title_justify="left")
+    table = Table(title=folder.name, title_justify="left")
     for column in ("", "train", "validation", "test"):
         table.add_column(column, justify="right" if column else "left")
     for name in ("cost", "accuracy"):
-        parts = [metrics.get(f"{name}/{part}") for part in ("train", "val", "test")]
-        percent = name == "accuracy"
-        cells = ["" if v is None else f"{v:.2%}" if percent else f"{v:.4f}" for v in parts]
-        table.add_row(name, *cells)
+        values = [metrics.get(f"{name}/{split}") for split in ("train", "val", "test")]
+        form = ".2%" if name == "accuracy" else ".4f"
+        table.add_row(name, *("" if value is None else f"{value:{form}}" for value in values))
     console.print(table)
     console.print(
         f"{metrics['run/updates']} updates in {metrics['run/fit_seconds']:.1f} s on "

@@ -82,20 +82,12 @@ def write_csv(rows: Sequence[Row], metric: str, path: Path) -> None:
     """Write one line a run: name, what was set for it, its figures, how it ended."""
     figures = _columns(rows, metric)
     keys = list(dict.fromkeys(key for row in rows for key in row.settings))
-    tables.write_csv(
-        path,
-        ["run", *keys, *figures, "ended", "overrides"],
-        [
-            [
-                row.name,
-                *(row.settings.get(key) for key in keys),
-                *(row.figures.get(name) for name in figures),
-                str(row.outcome),
-                " ".join(f"{key}={text}" for key, text in row.settings.items()),
-            ]
-            for row in rows
-        ],
-    )
+    lines = []
+    for row in rows:
+        settings, numbers = map(row.settings.get, keys), map(row.figures.get, figures)
+        overrides = " ".join(f"{key}={text}" for key, text in row.settings.items())
+        lines.append([row.name, *settings, *numbers, str(row.outcome), overrides])
+    tables.write_csv(path, ["run", *keys, *figures, "ended", "overrides"], lines)
 
 
 def _page(rows: Sequence[Row], metric: str, title: str, notes: Sequence[str]) -> str:
