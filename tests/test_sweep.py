@@ -225,16 +225,16 @@ def test_a_trial_that_diverges_is_counted_and_passed_over(train: Train, tmp_path
     assert all(("hidden=5" in line["run"]) == (line["run"] in failed) for line in found)
 
 
-def test_a_hopeless_trial_is_pruned_after_an_epoch() -> None:
+def test_an_unpromising_trial_is_pruned_after_an_epoch() -> None:
     study = optuna.create_study(direction="maximize", pruner=tune.pruner("median", 5))
     for _ in range(5):
         good = study.ask()
         for epoch in (1, 2, 3):
             good.report(0.9, epoch)
         study.tell(good, 0.9)
-    hopeless = tune.Pruning(study.ask(), "accuracy/val")
-    fitted = fit("data=iris", "trainer.max_epochs=5", "optimizer.lr=1e-9", callbacks=[hopeless])
-    assert hopeless.pruned
+    unpromising = tune.Pruning(study.ask(), "accuracy/val")
+    fitted = fit("data=iris", "trainer.max_epochs=5", "optimizer.lr=1e-9", callbacks=[unpromising])
+    assert unpromising.pruned
     assert fitted.trainer.current_epoch == 2  # the first is never judged
 
 
