@@ -1,72 +1,26 @@
-"""How long an update takes, here and elsewhere: same data, same batches, same first weights."""
+"""The benchmark: how long an update takes here and in other libraries, on the same batches.
 
-import tempfile
-from collections.abc import Iterator
+task.py        task=benchmark: every row of benchmark.rows, one after the other
+worker.py      each contender in a process of its own, started and asked from the first process
+measure.py     repeated measurements of several contenders, which take turns
+workload.py    the data, the batches and the first weights that all contenders share
+contender.py   what a contender is, and the memory that its updates need
+loops.py       bare loops: the equations, autograd, NumPy, the matrix products alone
+libraries.py   Lightning, scikit-learn, JAX
+whole.py       task=train with everything on
+startup.py     the command line: help, the first update, the default run
+report.py      benchmark.md, benchmark.csv
+picture.py     benchmark.png
+"""
+
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from rich.console import Console
-
-from handgrad.dashboard.pictures.canvas import publish
-from handgrad.runs.folder import write_run
-from handgrad.tasks import build
-from handgrad.tasks.benchmark import picture, report, startup
-from handgrad.tasks.benchmark.measure import Contest, Measured
-
-# FOLDED from tasks/benchmark.py: 'Time an update of ours and of others, side by side; leave a table, a CSV and a figure.'
-GROWTH = (  # from 64x784-100-10: m, n_h, n_x, N
-    *("64x784-100-10", "16x784-100-10", "256x784-100-10", "1024x784-100-10"),
-    *("64x784-25-10", "64x784-400-10", "64x196-100-10", "64x3136-100-10", "64x784-100-10:5000"),
-)
-GROWING = ("trainer", "autograd", "products")
-PROCESSES = ("64x784-100-10", "2048x784-1024-10")
-
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """Measure what benchmark.rows names, and write benchmark.md, benchmark.csv and benchmark.png.
+    """Measure everything that benchmark.rows names, and write the results; see `task.run`."""
+    # Not at the top: every contender's process imports this package. With Lightning and matplotlib
+    # it would take longer to start, and need memory that is not the contender's.
+    from handgrad.tasks.benchmark import task
 
-    What is measured so far is written after each row, so that an interrupted run keeps it.
-    """
-    console = Console()
-    write_run(folder, config)
-    measured: list[Measured] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="handgrad-") as scratch,
-        Contest(config, Path(scratch)) as contest,
-    ):
-        for found in measurements(config["benchmark"], contest):
-            measured += found
-            (folder / "benchmark.md").write_text(report.markdown(measured), encoding="utf-8")
-            report.write_csv(measured, folder / "benchmark.csv")
-            for line in report.table(found, measured):
-                console.print(line, markup=False, soft_wrap=True)
-    path = folder / "benchmark.png"
-    publish(picture.draw(measured), "benchmark/update", build.loggers(config, folder), path)
-    console.print(f"Everything is in {folder}", soft_wrap=True)
-
-
-def measurements(settings: dict[str, Any], contest: Contest) -> Iterator[list[Measured]]:
-    """What each entry of benchmark.rows gives, one after the other."""
-    names, repeats, seconds = (settings[key] for key in ("contenders", "repeats", "seconds"))
-    for row in settings["rows"]:
-        if row == "growth":
-            for shape in GROWTH:
-                yield contest.updates("growth", shape, GROWING, min(repeats, 3), seconds / 2)
-        elif row == "processes":
-            for shape in PROCESSES:
-                two = ("trainer", "two_processes")
-                yield contest.updates("processes", shape, two, min(repeats, 2), seconds)
-        elif row == "startup":
-            yield startup.measure(train_script(), repeats)
-        else:
-            yield contest.updates("update", row, names, repeats, seconds)
-            yield contest.once("memory", row, names)
-            yield contest.once("checkpoint", row, names)
-
-
-def train_script() -> Path:
-    """The door, train.py, beside the folder of the configuration."""
-    sources = HydraConfig.get().runtime.config_sources
-    conf = next(source.path for source in sources if source.provider == "main")
-    return Path(conf).parent / "train.py"
+    task.run(config, folder)

@@ -1,4 +1,4 @@
-"""What a contender is, and the bytes that its updates need."""
+"""Contenders: one way to train each, and the memory that an update needs."""
 
 import json
 import tempfile
@@ -19,18 +19,18 @@ from handgrad.tasks.benchmark.workload import Workload
 PROFILED_UPDATES = 3  # the second already holds the gradients of the first
 
 
-class Run(NamedTuple):
-    """What a contender did: how long it took, and which parameters it ended with."""
+class Timing(NamedTuple):
+    """Holds how long a run of a contender took, and the parameters that it ended with."""
 
     seconds: float
     weights: Parameters | None  # None for the floor, which trains nothing
 
 
 class Contender(ABC):
-    """One way to train. Its constructor does what need not be repeated for each run.
+    """One way to train; its constructor does all that is not repeated for each run.
 
     Args:
-        work: the data, the batches, the first parameters.
+        work: the data, the batches and the first parameters.
     """
 
     dtype: ClassVar[torch.dtype] = torch.float32
@@ -39,36 +39,36 @@ class Contender(ABC):
         self.work = work
 
     @abstractmethod
-    def run(self, updates: int) -> Run:
-        """Make so many updates from the first parameters on."""
+    def run(self, updates: int) -> Timing:
+        """Make this many updates, starting from the first parameters."""
 
     def peak_bytes(self) -> int | None:
-        """Bytes that an update needs beyond data and parameters; None where it cannot be told."""
+        """Return the bytes that an update needs beyond data and parameters; None if unknown."""
         return None
 
     def checkpoint_seconds(self) -> float | None:
-        """How long writing the state takes; None where the contender keeps none."""
+        """Return how long writing a checkpoint takes; None if the contender writes none."""
         return None
 
 
 class Loop(Contender):
-    """A bare loop over the batches in PyTorch."""
+    """A bare PyTorch loop over the batches."""
 
     @abstractmethod
     def train(self, params: Parameters, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Make one update of the parameters with each batch."""
+        """Update the parameters once with each batch."""
 
-    def run(self, updates: int) -> Run:
-        """Make so many updates from the first parameters on."""
+    def run(self, updates: int) -> Timing:
+        """Make this many updates, starting from the first parameters."""
         params = self.work.first_parameters()
         start = time.perf_counter()
         self.train(params, self.work.batches(updates))
-        return Run(time.perf_counter() - start, params)
+        return Timing(time.perf_counter() - start, params)
 
     def peak_bytes(self) -> int:
-        """Bytes that an update needs beyond data and parameters, from the allocator itself."""
+        """Return the bytes that an update needs beyond data and parameters, as allocated."""
         params, batch = self.work.first_parameters(), next(self.work.batches(1))
-        self.train(params, [batch])  # so that nothing is compiled while it is watched
+        self.train(params, [batch])  # so that nothing is compiled while memory is traced
         with allocations() as peak:
             self.train(params, [batch] * PROFILED_UPDATES)
         return peak[0]
@@ -76,11 +76,11 @@ class Loop(Contender):
 
 @contextmanager
 def allocations() -> Iterator[list[int]]:
-    """Watch PyTorch's allocator.
+    """Trace PyTorch's allocator.
 
     Yields:
-        A list that afterwards holds the largest number of bytes that were allocated within and
-        not yet freed.
+        A list that holds one number after the context: the largest number of bytes that were
+        allocated in it and not yet freed.
     """
     peak: list[int] = []
     with (
@@ -91,11 +91,11 @@ def allocations() -> Iterator[list[int]]:
         profiler.stop()
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        peak.append(largest_sum(json.loads(path.read_text())["traceEvents"]))
+        peak.append(_peak_of(json.loads(path.read_text())["traceEvents"]))
 
 
-def largest_sum(events: list[dict]) -> int:
-    """The peak of a trace's allocations; what was allocated before the trace does not count."""
+def _peak_of(events: list[dict]) -> int:
+    """Return the most bytes held at once; memory allocated before the trace does not count."""
     held: dict[int, int] = {}
     now = peak = 0
     memory = (event for event in events if event.get("name") == "[memory]")

@@ -1,4 +1,4 @@
-"""Other libraries' ways to train: Lightning as its documentation has it, scikit-learn, JAX."""
+"""Contenders of other libraries: Lightning as its documentation shows it, scikit-learn, JAX."""
 
 import importlib
 import time
@@ -18,23 +18,23 @@ from typing_extensions import override
 
 from handgrad.backprop import Parameters
 from handgrad.devices.lightning import hide_hints
-from handgrad.tasks.benchmark.contender import Contender, Run
+from handgrad.tasks.benchmark.contender import Contender, Timing
 from handgrad.tasks.benchmark.workload import Workload
 
 
-class PlannedBatches(Sampler[list[int]]):
-    """The plan's batches as lists of examples, one epoch after the other."""
+class _PlannedBatches(Sampler[list[int]]):
+    """Draws the batches of the plan as lists of examples, one epoch after the other."""
 
     def __init__(self, work: Workload) -> None:
         self.work = work
         self.done = 0
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return self.work.plan.updates_per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches of the next epoch."""
+        """Yield the batches of the next epoch."""
         plan, size = self.work.plan, self.work.shape.batch_size
         for _ in range(plan.passes):
             order = plan.order(self.done // plan.updates_per_pass).tolist()
@@ -43,8 +43,8 @@ class PlannedBatches(Sampler[list[int]]):
                 yield order[first : first + size]
 
 
-class AutomaticModule(L.LightningModule):
-    """What the first page of Lightning's documentation shows, with the same cost."""
+class _AutomaticModule(L.LightningModule):
+    """A LightningModule as on the first page of Lightning's documentation, with the same cost."""
 
     def __init__(self, start: Parameters, learning_rate: float) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class AutomaticModule(L.LightningModule):
 
 
 class LightningAutomatic(Contender):
-    """Automatic optimization, a DataLoader and self.log; no logger, progress bar or checkpoint."""
+    """Lightning with a DataLoader and self.log; no logger, no progress bar, no checkpoints."""
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
@@ -78,8 +78,8 @@ class LightningAutomatic(Contender):
         self.examples = TensorDataset(work.inputs, work.targets)
 
     @override
-    def run(self, updates: int) -> Run:
-        module = AutomaticModule(self.work.first_parameters(), self.work.learning_rate)
+    def run(self, updates: int) -> Timing:
+        module = _AutomaticModule(self.work.first_parameters(), self.work.learning_rate)
         trainer = L.Trainer(
             accelerator="cpu",
             devices=1,
@@ -90,22 +90,22 @@ class LightningAutomatic(Contender):
             enable_checkpointing=False,
             enable_model_summary=False,
         )
-        loader = DataLoader(self.examples, batch_sampler=PlannedBatches(self.work))
+        loader = DataLoader(self.examples, batch_sampler=_PlannedBatches(self.work))
         start = time.perf_counter()
         trainer.fit(module, loader)
         seconds = time.perf_counter() - start
-        return Run(seconds, Parameters(*(tensor.detach() for tensor in module.parameters())))
+        return Timing(seconds, Parameters(*(tensor.detach() for tensor in module.parameters())))
 
 
 class ScikitLearn(Contender):
-    """MLPClassifier: SGD without momentum or penalty, its outputs sigmoids as for many labels.
+    """MLPClassifier with plain SGD, and sigmoid outputs as for independent labels.
 
-    One `partial_fit` for each pass, its rows in the plan's order; one `fit` where every update
-    sees all examples. It computes the cost of each batch as well, and cannot leave it out.
+    Each pass over the data is one `partial_fit`, its rows in the plan's order. Full-batch descent
+    is one `fit`. The classifier always computes the cost of each batch as well.
     """
 
     @override
-    def run(self, updates: int) -> Run:
+    def run(self, updates: int) -> Timing:
         work = self.work
         inputs, targets = work.inputs.numpy(), work.targets.numpy().astype(int)
         if work.shape.out_features == 1:
@@ -120,10 +120,10 @@ class ScikitLearn(Contender):
                 for order in work.orders(updates):
                     network.partial_fit(inputs[order], targets[order])
         seconds = time.perf_counter() - start
-        return Run(seconds, self.weights(network))
+        return Timing(seconds, self.weights(network))
 
     def untrained(self, inputs: np.ndarray, targets: np.ndarray, updates: int) -> MLPClassifier:
-        """The classifier with our first parameters in place of its own."""
+        """Return the classifier with the shared first parameters in place of its own."""
         network = MLPClassifier(
             (self.work.shape.hidden_features,),
             activation="logistic",
@@ -141,7 +141,7 @@ class ScikitLearn(Contender):
         )
         classes = np.arange(max(2, self.work.shape.out_features))
         first = slice(self.work.shape.batch_size)
-        network.partial_fit(inputs[first], targets[first], classes=classes)  # makes its arrays
+        network.partial_fit(inputs[first], targets[first], classes=classes)  # allocates its arrays
         W1, b1, W2, b2 = (tensor.numpy() for tensor in self.work.first_parameters())
         arrays = (*network.coefs_, *network.intercepts_)
         for array, ours in zip(arrays, (W1.T, W2.T, b1, b2), strict=True):
@@ -149,13 +149,13 @@ class ScikitLearn(Contender):
         return network
 
     def weights(self, network: MLPClassifier) -> Parameters:
-        """Its parameters in our orientation."""
+        """Return the parameters of the classifier in this project's orientation."""
         (first, second), (b1, b2) = network.coefs_, network.intercepts_
         return Parameters(*(torch.from_numpy(array) for array in (first.T, b1, second.T, b2)))
 
 
 class Jax(Contender):
-    """JAX: the updates of a pass in one compiled scan, each batch gathered within."""
+    """JAX, with the updates of a pass in one compiled scan that gathers each batch."""
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
@@ -182,7 +182,7 @@ class Jax(Contender):
         self.compiled: dict[int, Any] = {}  # by the number of updates in one scan
 
     @override
-    def run(self, updates: int) -> Run:
+    def run(self, updates: int) -> Timing:
         work = self.work
         params = [self.jnp.asarray(tensor.numpy()) for tensor in work.first_parameters()]
         for rows in self.rows(updates):
@@ -193,10 +193,10 @@ class Jax(Contender):
             params = self.compiled[len(rows)](params, rows)
         params = [np.array(array) for array in params]  # waits for the result
         seconds = time.perf_counter() - start
-        return Run(seconds, Parameters(*(torch.from_numpy(array) for array in params)))
+        return Timing(seconds, Parameters(*(torch.from_numpy(array) for array in params)))
 
     def rows(self, updates: int) -> Iterator[np.ndarray]:
-        """The examples of each pass's updates, (updates, m); all at once in full-batch descent."""
+        """Yield the examples of the updates of each pass, (updates, m); all, if full-batch."""
         if self.work.shape.full:
             yield np.arange(updates, dtype=np.int32)[:, None]
             return

@@ -1,4 +1,4 @@
-"""Bare loops: the hand-written step, autograd, compiled autograd, NumPy, and the floor."""
+"""Bare loops: the hand-written step, autograd, compiled autograd, NumPy, matrix products alone."""
 
 import time
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from handgrad.backprop import Activations, Gradients, Parameters, backward, forward
 from handgrad.devices import cpu
-from handgrad.tasks.benchmark.contender import Contender, Loop, Run
+from handgrad.tasks.benchmark.contender import Contender, Loop, Timing
 from handgrad.tasks.benchmark.workload import Workload
 from handgrad.training.capture import Captured
 from handgrad.training.gradients import write
@@ -20,7 +20,7 @@ from handgrad.training.optimizers import GradientDescent
 
 
 class HandWritten(Loop):
-    """The project's equations in a loop of their own, without Lightning."""
+    """A bare loop of the project's equations, without Lightning."""
 
     @override
     @torch.no_grad()
@@ -43,19 +43,19 @@ class HandWritten(Loop):
                 optimizer.step()
 
 
-def mean_cost(params: Parameters, X: Tensor, Y: Tensor) -> Tensor:
-    """The cross-entropy as one writes it for autograd."""
+def _mean_cost(params: Parameters, X: Tensor, Y: Tensor) -> Tensor:
+    """Return the cross-entropy as one writes it for autograd."""
     W1, b1, W2, b2 = params
     logits = linear(torch.sigmoid(linear(X, W1, b1)), W2, b2)
     return binary_cross_entropy_with_logits(logits, Y, reduction="sum") / len(X)
 
 
 class Autograd(Loop):
-    """The usual loop: zero_grad, cost, backward, step."""
+    """PyTorch's usual loop: zero_grad, cost, backward, step."""
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
-        self.mean_cost = mean_cost
+        self.mean_cost = _mean_cost
 
     @override
     def train(self, params: Parameters, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -68,25 +68,25 @@ class Autograd(Loop):
 
 
 class Compiled(Autograd):
-    """The usual loop with the cost through torch.compile, and its backward pass with it."""
+    """PyTorch's usual loop with cost and backward pass compiled by torch.compile."""
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
-        torch.compiler.reset()  # of the shape before; after eight it would stop compiling
-        self.mean_cost = torch.compile(mean_cost, dynamic=False)
+        torch.compiler.reset()  # forgets the previous shape: it stops compiling after eight
+        self.mean_cost = torch.compile(_mean_cost, dynamic=False)
 
 
 class Truth(Autograd):
-    """What all are compared with: autograd in float64."""
+    """Autograd in float64: the reference that all final weights are compared with."""
 
     dtype = torch.float64
 
 
 class NumPy(Contender):
-    """The same equations in NumPy."""
+    """A bare loop of the same equations in NumPy."""
 
     @override
-    def run(self, updates: int) -> Run:
+    def run(self, updates: int) -> Timing:
         W1, b1, W2, b2 = params = [t.numpy() for t in self.work.first_parameters()]
         rate, m = np.float32(self.work.learning_rate), np.float32(self.work.shape.batch_size)
         start = time.perf_counter()
@@ -101,14 +101,14 @@ class NumPy(Contender):
             W1 -= rate * (dz1.T @ X / m)  # (n_h, n_x)
             b1 -= rate * (dz1.sum(axis=0) / m)  # (n_h,)
         seconds = time.perf_counter() - start
-        return Run(seconds, Parameters(*(torch.from_numpy(array) for array in params)))
+        return Timing(seconds, Parameters(*(torch.from_numpy(array) for array in params)))
 
 
 class Products(Contender):
-    """The floor: the five matrix products of an update on one batch, into storage kept for them."""
+    """Lower bound: the five matrix products of an update on one batch, into kept storage."""
 
     @override
-    def run(self, updates: int) -> Run:
+    def run(self, updates: int) -> Timing:
         W1, _, W2, _ = self.work.first_parameters()
         X, dz2 = next(self.work.batches(1))
         z1, z2 = X @ W1.T, dz2.clone()  # (m, n_h) (m, n_y)
@@ -120,4 +120,4 @@ class Products(Contender):
             torch.mm(dz2.T, z1, out=dW2)  # (n_y, n_h)
             torch.mm(dz2, W2, out=dz1)  # (m, n_h)
             torch.mm(dz1.T, X, out=dW1)  # (n_h, n_x)
-        return Run(time.perf_counter() - start, None)
+        return Timing(time.perf_counter() - start, None)

@@ -1,4 +1,4 @@
-"""Interleaved, repeated measurements of several contenders on one shape."""
+"""Repeated measurements of several contenders on one shape, in turns."""
 
 import statistics
 from collections.abc import Iterable
@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handgrad.tasks.benchmark.worker import Unfit, Worker
-from handgrad.tasks.benchmark.workload import Shape, write_data
+from handgrad.tasks.benchmark.workload import Shape
 
-LONGEST = 2**15  # updates of one run at most
-WHOLE = {"trainer": 8, "two_processes": 8}  # longer runs, because their start-up varies more
-FASTER = 8  # how the runs grow that find out how many updates the long run is to have
-SHORTER = 4  # the long run has so many times the updates of the short one
+LONGEST = 2**15  # run: updates at most
+WHOLE = {"trainer": 8, "two_processes": 8}  # times longer runs, because their start-up varies more
+GROWTH = 8  # factor between the trial runs that choose the length of the long run
+SHORTER = 4  # updates of the long run over those of the short one
 ONCE = {"memory": ("peak_bytes", "MiB", 2**-20), "checkpoint": ("checkpoint_seconds", "ms", 1e3)}
-TOLERANCE = 0.01  # of the way that the weights went, between a contender and float64
+TOLERANCE = 0.01  # distance of final weights from float64, over the distance they moved
 
 
 class Measured(NamedTuple):
-    """One line of the result."""
+    """Holds one line of the result."""
 
     part: str  # update, memory, checkpoint, growth, processes, startup
     row: str
@@ -33,16 +33,24 @@ class Measured(NamedTuple):
 
     @property
     def median(self) -> float:
-        """The middle one of the repeats."""
+        """Return the median of the repeats; NaN if there are none."""
         return statistics.median(self.values) if self.values else float("nan")
+
+    def ratio_to(self, contender: str, measured: "list[Measured]") -> float | None:
+        """Return the ratio of medians to a contender in the same part and row; None if missing."""
+        for other in measured:
+            same = (other.part, other.row, other.contender) == (self.part, self.row, contender)
+            if same and self.values and other.median > 0:
+                return self.median / other.median
+        return None
 
 
 class Contest:
-    """Contenders on one shape after the other.
+    """Measures contenders on one shape after the other.
 
     Args:
         config: of the whole benchmark.
-        folder: for the data, and for what the contenders leave.
+        folder: for the data and the files of the contenders.
     """
 
     def __init__(self, config: dict[str, Any], folder: Path) -> None:
@@ -50,7 +58,7 @@ class Contest:
         self.workers: dict[str, Worker] = {}
 
     def __enter__(self) -> "Contest":
-        """Nothing is started before it is needed."""
+        """Start nothing yet: each process starts when it is first asked."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,7 +67,7 @@ class Contest:
             worker.close()
 
     def worker(self, name: str) -> Worker:
-        """The process of a contender, started when it is first asked for, or when it died."""
+        """Return the process of a contender; start it if it is not running."""
         if name not in self.workers or not self.workers[name].process.is_alive():
             self.workers[name] = Worker(name, self.config, self.folder)
         return self.workers[name]
@@ -67,15 +75,15 @@ class Contest:
     def updates(
         self, part: str, row: str, names: Iterable[str], repeats: int, seconds: float
     ) -> list[Measured]:
-        """The time of an update of each contender.
+        """Measure the time of an update of each contender.
 
         Args:
-            part: of the result that this belongs to.
+            part: of the result: update, growth or processes.
             row: a shape as `Shape.parse` takes it.
             names: of `worker.CONTENDERS`.
-            repeats: how often; within one, each contender has its turn.
-            seconds: of the long run, at most (of a whole run eight times as many), unless four
-                updates take longer.
+            repeats: in each of them every contender has its turn.
+            seconds: of the long run at most, unless four updates take longer; those of `WHOLE`
+                take eight times as many.
         """
         shape = self.prepare_data(row)
         entries = [Entry(self.worker(name)) for name in names]
@@ -89,17 +97,17 @@ class Contest:
 
     @property
     def path(self) -> Path:
-        """Where the data of the present shape lie."""
+        """Return the file with the data of the current shape."""
         return self.folder / "data.npz"
 
     def prepare_data(self, row: str) -> Shape:
-        """Draw the data of a shape."""
+        """Draw the data of a row, and return its shape."""
         shape = Shape.parse(row, self.config["benchmark"]["examples"])
-        write_data(shape, self.config["seed"], self.path)
+        shape.write_data(self.config["seed"], self.path)
         return shape
 
     def compare(self, entries: list["Entry"], shape: Shape) -> None:
-        """Measure how far each contender's final weights are from those in float64."""
+        """Measure how far the final weights of each contender are from those in float64."""
         truth = self.worker("truth")
         truth.ask("prepare", shape, self.path)
         start = truth.ask("run", 0)[1]
@@ -109,7 +117,7 @@ class Contest:
                 entry.weight_error = distance(entry.weights, exact[entry.long], start)
 
     def once(self, part: str, row: str, names: Iterable[str]) -> list[Measured]:
-        """What needs no repeats, after `updates` on this row, of the contenders that have it.
+        """Measure memory or checkpoints once, after `updates` on the same row.
 
         Args:
             part: "memory", the peak of an update, or "checkpoint", the time to write one.
@@ -119,7 +127,7 @@ class Contest:
         method, unit, factor = ONCE[part]
         found: list[Measured] = []
         for name in names:
-            with suppress(Unfit):  # its line among the updates says why
+            with suppress(Unfit):  # its line among the updates gives the reason
                 value = self.worker(name).ask(method)
                 if value is not None:
                     found.append(Measured(part, row, name, unit, [value * factor]))
@@ -127,7 +135,7 @@ class Contest:
 
 
 class Entry:
-    """A contender's part in one contest; after a failure it stands aside."""
+    """Measures one contender; after a failure it is not asked again."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -138,31 +146,33 @@ class Entry:
         self.failure = ""
 
     def prepare(self, shape: Shape, path: Path, seconds: float) -> None:
-        """Read the data, warm up, and choose how many updates the long run has."""
+        """Read the data, warm up, and choose the number of updates of the long run."""
         try:
             self.worker.ask("prepare", shape, path)
-            self.long = self.fitting(seconds * WHOLE.get(self.worker.name, 1))
+            self.long = self._fitting(seconds * WHOLE.get(self.worker.name, 1))
         except Unfit as error:
             self.failure = str(error)
 
-    def fitting(self, seconds: float) -> int:
-        """The largest power of two of updates that takes so many seconds at most; 4 at least."""
-        self.worker.ask("run", 2)  # compiles what is compiled late
-        updates, first, took = 1, self.seconds(1), 0.0
+    def _fitting(self, seconds: float) -> int:
+        """Return the largest power of two of updates that takes at most `seconds`; at least 4."""
+        self.worker.ask("run", 2)  # triggers late compilation
+        updates, first, took = 1, self._seconds(1), 0.0
         while took < max(seconds, first) and updates < LONGEST:
-            before, updates = took, updates * FASTER
-            took = self.seconds(updates) - first
-            if took > seconds / 4 and 0 < 2 * before < took:  # it grows: no start-up that lags
+            before, updates = took, updates * GROWTH
+            took = self._seconds(updates) - first
+            if (
+                took > seconds / 4 and 0 < 2 * before < took
+            ):  # start-up no longer matters
                 break
         wanted = seconds * (updates - 1) / max(took, 1e-9)
         return min(LONGEST, max(SHORTER, 2 ** int(np.log2(max(wanted, 1)))))
 
-    def seconds(self, updates: int) -> float:
-        """How long a run of so many updates takes, its start-up included."""
+    def _seconds(self, updates: int) -> float:
+        """Return how long a run takes, start-up included."""
         return self.worker.ask("run", updates)[0]
 
     def repeat(self) -> None:
-        """One short and one long run; their difference holds no start-up."""
+        """Time one short and one long run; start-up cancels in their difference."""
         if self.failure:
             return
         try:
@@ -174,7 +184,7 @@ class Entry:
         self.per_update.append((long - short) / (self.long - self.long // SHORTER))
 
     def measured(self, part: str, row: str) -> Measured:
-        """The entry as a line of the result."""
+        """Return the line of the result."""
         note, error = self.failure, self.weight_error
         if error is not None and not error <= TOLERANCE:
             note = f"its weights are {error:.1e} of the way off"
@@ -184,7 +194,7 @@ class Entry:
 
 
 def distance(weights: list[np.ndarray], exact: list[np.ndarray], start: list[np.ndarray]) -> float:
-    """|weights - exact| / |exact - start| over all parameters together."""
+    """Return |weights - exact| / |exact - start| over all parameters together."""
     off = sum(float(((w - e) ** 2).sum()) for w, e in zip(weights, exact, strict=True))
     way = sum(float(((e - s) ** 2).sum()) for e, s in zip(exact, start, strict=True))
     return (off / way) ** 0.5

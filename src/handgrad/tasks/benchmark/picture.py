@@ -1,4 +1,4 @@
-"""The measurements as one figure: a panel of bars for each shape, and how time grows."""
+"""benchmark.png: a panel of bars for each shape, and how the time grows."""
 
 import math
 
@@ -15,7 +15,7 @@ COLUMNS = 2
 
 
 def draw(measured: list[Measured]) -> Figure:
-    """Bars of the time of an update, one panel for each shape; one for the growth, if measured."""
+    """Draw the time of an update: a panel of bars for each shape, and one for the growth."""
     panels: dict[str, list[Measured]] = {}
     for each in measured:
         if each.values and each.median > 0 and each.part in ("update", "growth"):
@@ -25,15 +25,15 @@ def draw(measured: list[Measured]) -> Figure:
     axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axis, (title, found) in zip(axes, panels.items(), strict=False):
         axis.set_title(title)
-        (draw_growth if title == "growth" else draw_bars)(axis, found)
+        (_draw_growth if title == "growth" else _draw_bars)(axis, found)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.suptitle("Time of an update (whiskers: all repeats)")
     return figure
 
 
-def draw_bars(axis: Axes, measured: list[Measured]) -> None:
-    """One bar for each contender, the fastest at the bottom."""
+def _draw_bars(axis: Axes, measured: list[Measured]) -> None:
+    """Draw one bar for each contender, the fastest at the bottom."""
     ordered = sorted(measured, key=lambda each: each.median)
     names = [TITLES[each.contender].strip("*") for each in ordered]
     medians = [each.median for each in ordered]
@@ -48,8 +48,8 @@ def draw_bars(axis: Axes, measured: list[Measured]) -> None:
     axis.grid(axis="x", alpha=0.25)
 
 
-def draw_growth(axis: Axes, measured: list[Measured]) -> None:
-    """The time of each contender over the shapes, in the order in which they were measured."""
+def _draw_growth(axis: Axes, measured: list[Measured]) -> None:
+    """Draw the time of each contender over the shapes, in the order of measurement."""
     for name in dict.fromkeys(each.contender for each in measured):
         found = [each for each in measured if each.contender == name]
         rows, medians = [each.row for each in found], [each.median for each in found]

@@ -1,6 +1,5 @@
-"""The measurements as Markdown, CSV and a figure, with the machine they were made on."""
+"""benchmark.md and benchmark.csv: the measurements, and the machine they were made on."""
 
-import csv
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 from handgrad.devices.cpu import WORTH_SHARING
+from handgrad.runs import tables
 from handgrad.runs.folder import processor
 from handgrad.tasks.benchmark import startup
 from handgrad.tasks.benchmark.measure import TOLERANCE, Measured
@@ -37,124 +37,98 @@ PARTS = {
 }
 REFERENCES = ("autograd", "scikit_learn", "jax", "products")
 EXPLANATION = f"""\
-An update is timed as the difference between a long run and one of a quarter of its updates, over
-the difference in updates. Every contender has a process of its own; they take turns, and every run
-starts from the same weights and sees the same batches. Cells are the median with the smallest and
-the largest of the repeats; ratios are of medians. "Weights off" compares the weights after the long
-run with autograd's in float64: the distance over the way they went, {TOLERANCE:g} at most.
-handgrad as users run it is task=train with logger, progress bar, checkpoints and live check, timed
-by its run/fit_seconds; the other loops do none of this. It makes products of up to
-{WORTH_SHARING:,} multiplications on one thread, as does its bare loop. Lightning runs without
-logger, progress bar and checkpoints. scikit-learn computes each batch's cost too. JAX gathers each
-batch within a compiled scan over the pass. Full-batch descent has {PASSES:,} passes in an epoch.
-The peak is what PyTorch's allocator held at once in three updates on one batch."""
+An update is timed as the difference between a long run and one with a quarter of its updates,
+divided by the difference in updates. Every contender has a process of its own. They take turns, and
+every run starts from the same weights and sees the same batches. Cells show the median with the
+smallest and the largest of the repeats; ratios are of medians. "Weights off" compares the weights
+after the long run with those of autograd in float64: their distance, divided by the distance that
+the weights moved, is {TOLERANCE:g} at most. handgrad as users run it is task=train with logger, progress
+bar, checkpoints and live check, timed by its run/fit_seconds; the other loops do none of this. It
+computes products of up to {WORTH_SHARING:,} multiplications on one thread, as does its bare loop.
+Lightning runs without logger, progress bar and checkpoints. scikit-learn also computes the cost of
+each batch. JAX gathers each batch within a compiled scan over the pass. Full-batch descent makes
+{PASSES:,} passes in an epoch. The peak is the most memory that PyTorch's allocator held at once in
+three updates on one batch."""
 
 
-def machine() -> dict[str, str]:
-    """What the figures were made on."""
+def markdown(measured: list[Measured]) -> str:
+    """Return the whole result as a page."""
+    lines = ["# Benchmark", "", "| machine | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in _machine().items()]
+    lines += ["", EXPLANATION, ""]
+    updates = [each for each in measured if each.part == "update"]
+    ours = [each for each in updates if each.contender == OURS]
+    if ours:
+        lines += ["## At a glance", "", table(ours, measured), ""]
+        lines += ["![Time of an update of each contender](benchmark.png)", ""]
+    for row in dict.fromkeys(each.row for each in updates):
+        lines += [f"## {row}: an update", ""]
+        lines += [table([each for each in updates if each.row == row], measured), ""]
+    for part, title in PARTS.items():
+        found = [each for each in measured if each.part == part]
+        if found:
+            lines += [f"## {title}", "", table(found, measured), ""]
+    return "\n".join(lines)
+
+
+def _machine() -> dict[str, str]:
+    """Return the machine and the versions that the figures were made with."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
     return {
         "processor": processor(),
         "cores": str(os.cpu_count()),
         "threads of PyTorch": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         "python": platform.python_version(),
-        **{name: installed(name) for name in PACKAGES},
+        **versions,
     }
 
 
-def installed(name: str) -> str:
-    """A package's version."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def write_csv(measured: list[Measured], path: Path) -> None:
-    """One line for each measurement."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        ratios = [f"to_{name}" for name in REFERENCES]
-        spread = ["median", "min", "max", "repeats"]
-        rows.writerow(
-            [
-                "part",
-                "row",
-                "contender",
-                "unit",
-                *spread,
-                *ratios,
-                "updates",
-                "weight_error",
-                "note",
-            ]
-        )
-        for each in measured:
-            values = each.values
-            numbers = [each.median, min(values), max(values)] if values else [""] * 3
-            to = [ratio(each, name, measured) for name in REFERENCES]
-            rows.writerow(
-                [each.part, each.row, each.contender, each.unit, *numbers, len(values)]
-                + ["" if each is None else each for each in (*to, each.updates, each.weight_error)]
-                + [each.note]
-            )
-
-
-def ratio(one: Measured, reference: str, measured: list[Measured]) -> float | None:
-    """The medians' ratio to the reference in the same part and row; None where there is none."""
-    for other in measured:
-        same = (other.part, other.row, other.contender) == (one.part, one.row, reference)
-        if same and one.values and other.median > 0:
-            return one.median / other.median
-    return None
-
-
-def markdown(measured: list[Measured]) -> str:
-    """The whole result as a page."""
-    lines = ["# Benchmark", "", "| machine | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in machine().items()]
-    lines += ["", EXPLANATION, ""]
-    updates = [each for each in measured if each.part == "update"]
-    ours = [each for each in updates if each.contender == OURS]
-    if ours:
-        lines += ["## At a glance", "", *table(ours, measured), ""]
-        lines += ["![Time of an update of each contender](benchmark.png)", ""]
-    for row in dict.fromkeys(each.row for each in updates):
-        lines += [f"## {row}: an update", ""]
-        lines += [*table([each for each in updates if each.row == row], measured), ""]
-    for part, title in PARTS.items():
-        found = [each for each in measured if each.part == part]
-        if found:
-            lines += [f"## {title}", "", *table(found, measured), ""]
-    return "\n".join(lines)
-
-
-def table(some: list[Measured], measured: list[Measured]) -> list[str]:
-    """Some measurements as a Markdown table; columns without an entry are left out."""
+def table(some: list[Measured], measured: list[Measured]) -> str:
+    """Return some measurements as a Markdown table, without its empty columns."""
     columns: dict[str, list[str]] = {
         "": [each.row for each in some],
         "contender": [TITLES.get(each.contender, each.contender) for each in some],
-        "median (least to most)": [spread(each) for each in some],
+        "median (least to most)": [_spread(each) for each in some],
     }
     for name in (*REFERENCES, startup.IMPORT):
-        to = [ratio(each, name, measured) for each in some]
+        to = [each.ratio_to(name, measured) for each in some]
         columns[f"/ {name}"] = ["" if each is None else f"{each:.2f}" for each in to]
     errors = [each.weight_error for each in some]
     columns["weights off"] = ["" if error is None else f"{error:.0e}" for error in errors]
     columns["updates"] = [str(each.updates or "") for each in some]
-    columns["note"] = [each.note.replace("|", "/") for each in some]
+    columns["note"] = [each.note for each in some]
     if len(set(columns[""])) == 1:
         del columns[""]
     kept = {name: cells for name, cells in columns.items() if any(cells)}
-    lines = [kept, ["---" if n in ("", "contender", "note") else "---:" for n in kept]]
-    return [f"| {' | '.join(line)} |" for line in (*lines, *zip(*kept.values(), strict=True))]
+    right = [name for name in kept if name not in ("", "contender", "note")]
+    return tables.markdown_table([*kept], zip(*kept.values(), strict=True), right)
 
 
-def spread(each: Measured) -> str:
-    """The median with its unit, and the spread where there is one."""
+def _spread(each: Measured) -> str:
+    """Return the median with its unit, and the least and the most if there are several values."""
     if not each.values:
         return ""
     text = f"{each.median:.3g}" if each.median < 1000 else f"{each.median:,.0f}"
     if len(each.values) > 1:
         text += f" ({min(each.values):.3g} to {max(each.values):.3g})"
     return f"{text} {each.unit}"
+
+
+def write_csv(measured: list[Measured], path: Path) -> None:
+    """Write one line for each measurement."""
+    header = ["part", "row", "contender", "unit", "median", "min", "max", "repeats"]
+    header += [*(f"to_{name}" for name in REFERENCES), "updates", "weight_error", "note"]
+    rows: list[list[object]] = []
+    for each in measured:
+        values = each.values
+        numbers = [each.median, min(values), max(values)] if values else [None] * 3
+        ratios = [each.ratio_to(name, measured) for name in REFERENCES]
+        row = [each.part, each.row, each.contender, each.unit, *numbers, len(values), *ratios]
+        rows.append([*row, each.updates, each.weight_error, each.note])
+    tables.write_csv(path, header, rows)

@@ -10,39 +10,34 @@ from handgrad.tasks.benchmark.measure import Measured
 
 SLOW_REPEATS = 2  # of the whole default run at most
 IMPORT = 'python -c "import torch"'  # what the others are compared with
-
-
-def commands(train: Path) -> dict[str, list[str]]:
-    """What is timed, by name; each is an own process."""
-    python, script = sys.executable, str(train)
-    return {
-        'python -c "pass"': [python, "-c", "pass"],
-        IMPORT: [python, "-c", "import torch"],
-        "train.py --help": [python, script, "--help"],
-        "train.py --cfg job": [python, script, "--cfg", "job"],
-        "train.py, one update": [python, script, "trainer.max_epochs=-1", "trainer.max_steps=1"],
-        "train.py, the whole default run": [python, script],
-    }
+WHOLE_RUN = "train.py, the whole default run"
+COMMANDS = {  # by name: the arguments of python; each runs in a process of its own
+    'python -c "pass"': ["-c", "pass"],
+    IMPORT: ["-c", "import torch"],
+    "train.py --help": ["train.py", "--help"],
+    "train.py --cfg job": ["train.py", "--cfg", "job"],
+    "train.py, one update": ["train.py", "trainer.max_epochs=-1", "trainer.max_steps=1"],
+    WHOLE_RUN: ["train.py"],
+}
 
 
 def measure(train: Path, repeats: int) -> list[Measured]:
     """Time each command, in turns.
 
     Args:
-        train: the door, train.py.
+        train: the path of train.py.
         repeats: of each; the whole run is repeated twice at most.
     """
-    every = commands(train)
-    slowest = list(every)[-1]
-    seconds: dict[str, list[float]] = {name: [] for name in every}
-    notes = dict.fromkeys(every, "")
+    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    notes = dict.fromkeys(COMMANDS, "")
     for repeat in range(repeats):
-        for name, command in every.items():
-            if name == slowest and repeat >= SLOW_REPEATS:
+        for name, arguments in COMMANDS.items():
+            if name == WHOLE_RUN and repeat >= SLOW_REPEATS:
                 continue
+            given = [str(train) if each == "train.py" else each for each in arguments]
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
-                done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+                done = subprocess.run([sys.executable, *given], cwd=folder, capture_output=True)
                 seconds[name].append(time.perf_counter() - start)
             if done.returncode:
                 notes[name] = f"exit code {done.returncode}"

@@ -1,4 +1,4 @@
-"""Ours as users run it: the whole of task=train, with everything on."""
+"""Contenders as users run them: task=train with everything on, on one process and on two."""
 
 import json
 import statistics
@@ -20,29 +20,29 @@ from handgrad.runs.checkpointing import Resumable
 from handgrad.runs.live_check import LiveCheck
 from handgrad.runs.resume import fingerprint_of
 from handgrad.tasks import build, train
-from handgrad.tasks.benchmark.contender import PROFILED_UPDATES, Contender, Run, allocations
+from handgrad.tasks.benchmark.contender import PROFILED_UPDATES, Contender, Timing, allocations
 
-CHECKPOINTS = 7  # written to take the median of
+CHECKPOINTS = 7  # written; the median counts
 
 
 class AsUsersRunIt(Contender):
-    """task=train: Trainer, logger, progress bar, checkpoints, live check; the time of the fit."""
+    """task=train with logger, progress bar, checkpoints and live check; the time of the fit."""
 
     devices: ClassVar[int] = 1
 
     @override
-    def run(self, updates: int) -> Run:
+    def run(self, updates: int) -> Timing:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            job = launch.Job(train.run, self.training(self.work.path, updates), [], folder)
+            job = launch.Job(train.run, self._training(self.work.path, updates), [], folder)
             launch.run(job, parallel_launcher=False)
             metrics = json.loads((folder / "metrics.json").read_text())
             last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         weights = Parameters(*(last["state_dict"][name] for name in Parameters._fields))
-        return Run(metrics["run/fit_seconds"], weights)
+        return Timing(metrics["run/fit_seconds"], weights)
 
-    def training(self, path: Path, updates: int) -> dict[str, Any]:
-        """The benchmark's configuration as one of task=train on the data at `path`."""
+    def _training(self, path: Path, updates: int) -> dict[str, Any]:
+        """Return the benchmark's configuration as one of task=train on the data at `path`."""
         work, config = self.work, self.work.config
         kept = {key: value for key, value in config.items() if key != "benchmark"}
         checkpoint = {**config["callbacks"]["checkpoint"], "monitor": "cost/train", "mode": "min"}
@@ -66,13 +66,13 @@ class AsUsersRunIt(Contender):
             "trainer": {**trainer, "max_epochs": -1, "max_steps": updates},
         }
 
-    def fitted(self, folder: Path, extra: list[Callback]) -> L.Trainer:
-        """A Trainer after a few full-batch updates on the first batch alone, without a logger."""
+    def _fitted(self, folder: Path, extra: list[Callback]) -> L.Trainer:
+        """Return a Trainer after a few updates on the first batch alone, without a logger."""
         hide_hints()
         inputs, targets = next(self.work.batches(1))
         path = folder / "batch.npz"
         np.savez(path, X=inputs.numpy(), y=targets.numpy().astype(np.int8))
-        config = {**self.training(path, PROFILED_UPDATES), "logger": {}}
+        config = {**self._training(path, PROFILED_UPDATES), "logger": {}}
         config["data"]["batch_size"] = "full"
         data = build.data(config).read()
         network = build.network(config, data)
@@ -89,14 +89,14 @@ class AsUsersRunIt(Contender):
     @override
     def peak_bytes(self) -> int:
         with tempfile.TemporaryDirectory() as folder:
-            watch = WatchUpdates()
-            self.fitted(Path(folder), [watch])
-        return watch.peak[0]
+            trace = _TraceUpdates()
+            self._fitted(Path(folder), [trace])
+        return trace.peak[0]
 
     @override
     def checkpoint_seconds(self) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            trainer = self.fitted(Path(folder), [])
+            trainer = self._fitted(Path(folder), [])
             seconds = []
             for _ in range(CHECKPOINTS):
                 start = time.perf_counter()
@@ -106,19 +106,19 @@ class AsUsersRunIt(Contender):
 
 
 class TwoProcesses(AsUsersRunIt):
-    """task=train on two processes of this machine."""
+    """task=train on two processes of one machine."""
 
     devices = 2
 
 
-class WatchUpdates(Callback):
-    """Watches the allocator from the first update to the last, the audit before them left out."""
+class _TraceUpdates(Callback):
+    """Traces the allocator from the first update to the last, without the audit before them."""
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.watching = allocations()
-        self.peak = self.watching.__enter__()
+        self.tracing = allocations()
+        self.peak = self.tracing.__enter__()
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.watching.__exit__(None, None, None)
+        self.tracing.__exit__(None, None, None)

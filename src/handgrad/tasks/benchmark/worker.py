@@ -1,4 +1,4 @@
-"""Each contender in a process of its own, so that none has another's allocator or threads."""
+"""Processes of the contenders: each has its own, so that none shares allocator or threads."""
 
 import importlib
 import multiprocessing
@@ -13,7 +13,7 @@ from handgrad.config.errors import Failed
 from handgrad.tasks.benchmark.workload import Shape
 
 HERE = "handgrad.tasks.benchmark"
-CONTENDERS = {  # by name: where the class is, which only its own process imports
+CONTENDERS = {  # by name: module and class, which only the contender's own process imports
     "trainer": ("whole", "AsUsersRunIt"),
     "bare": ("loops", "HandWritten"),
     "autograd": ("loops", "Autograd"),
@@ -27,27 +27,25 @@ CONTENDERS = {  # by name: where the class is, which only its own process import
     "truth": ("loops", "Truth"),
 }
 ENVIRONMENT = {
-    "FORCE_COLOR": "1",  # the progress bar is drawn, though nobody sees it
+    "FORCE_COLOR": "1",  # draws the progress bar, although the output is discarded
     "JAX_PLATFORMS": "cpu",
 }
-
-
-PATIENCE = 5.0  # seconds in which an idle process ends
+PATIENCE = 5.0  # seconds until a process that does not end is killed
 
 
 class Unfit(Failed):
-    """A contender cannot do what it was asked to; the message says why."""
+    """Reports that a contender cannot do what it was asked; the message says why."""
 
 
-class Answer(NamedTuple):
-    """A contender's result, or why there is none."""
+class _Answer(NamedTuple):
+    """Holds the result of a contender, or why there is none."""
 
     value: Any
     failure: str | None = None
 
 
 class Worker:
-    """A contender's process, asked from here.
+    """Starts the process of a contender, and asks it from the first process.
 
     Args:
         name: of `CONTENDERS`.
@@ -59,19 +57,19 @@ class Worker:
         self.name = name
         context = multiprocessing.get_context("spawn")
         self.requests, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(name, config, folder, theirs))
+        self.process = context.Process(target=_serve, args=(name, config, folder, theirs))
         self.process.start()
-        theirs.close()  # so that the process's end is seen here
+        theirs.close()  # so that the end of the process is noticed
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """The result of a method of the contender, or of `prepare`.
+        """Return the result of a method of the contender, or of `Server.prepare`.
 
         Raises:
             Unfit: if it failed, its package is not installed, or its process died.
         """
         try:
             self.requests.send((method, arguments))
-            answer: Answer = self.requests.recv()
+            answer: _Answer = self.requests.recv()
         except (EOFError, OSError):
             self.process.join()
             raise Unfit(f"its process ended with exit code {self.process.exitcode}") from None
@@ -80,16 +78,16 @@ class Worker:
         return answer.value
 
     def close(self) -> None:
-        """Ask no more, which ends an idle process; one that is still at work is stopped."""
+        """End the process; kill it if it is still at work."""
         self.requests.close()
         self.process.join(PATIENCE)
         self.process.kill()
         self.process.join()
 
 
-def serve(name: str, config: dict[str, Any], folder: Path, requests: Connection) -> None:
-    """Be a contender until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+def _serve(name: str, config: dict[str, Any], folder: Path, requests: Connection) -> None:
+    """Answer requests for a contender until the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the first process ends this one
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     os.environ |= ENVIRONMENT
@@ -104,7 +102,7 @@ def serve(name: str, config: dict[str, Any], folder: Path, requests: Connection)
 
 
 class Server:
-    """A contender as its own process sees it.
+    """Answers requests for a contender, in its own process.
 
     Args:
         name: of `CONTENDERS`.
@@ -116,23 +114,23 @@ class Server:
         self.contender: Any = None
 
     def prepare(self, shape: Shape, path: Path) -> None:
-        """Read one shape's data."""
+        """Read the data of a shape."""
         from handgrad.tasks.benchmark.workload import Workload
 
         module, name = CONTENDERS[self.name]
         contender = getattr(importlib.import_module(f"{HERE}.{module}"), name)
-        self.contender = None  # its data first
+        self.contender = None  # frees the previous data first
         self.contender = contender(Workload(shape, path, self.config, contender.dtype))
 
-    def answer(self, method: str, arguments: tuple[Any, ...]) -> Answer:
-        """Do what is asked; whatever goes wrong is this contender's alone."""
+    def answer(self, method: str, arguments: tuple[Any, ...]) -> _Answer:
+        """Call a method; any failure becomes the answer, and ends this contender alone."""
         try:
             value = getattr(self if method == "prepare" else self.contender, method)(*arguments)
         except ModuleNotFoundError as error:
-            return Answer(None, f"not installed: {error.name}")
+            return _Answer(None, f"not installed: {error.name}")
         except Exception as error:
-            return Answer(None, f"{type(error).__name__}: {error}".splitlines()[0][:200])
+            return _Answer(None, f"{type(error).__name__}: {error}".splitlines()[0][:200])
         if method == "run":
             weights = value.weights and [w.detach().numpy() for w in value.weights]
-            return Answer((value.seconds, weights))
-        return Answer(value)
+            return _Answer((value.seconds, weights))
+        return _Answer(value)

@@ -1,4 +1,4 @@
-"""What every contender is given: one shape's data, its batches, and where descent starts."""
+"""One shape's workload, shared by all contenders: data, batches and first parameters."""
 
 import re
 from collections.abc import Iterator
@@ -16,30 +16,30 @@ from handgrad.data.part import Part
 from handgrad.data.scaling import Scaling
 from handgrad.training.initialization import initialize
 
-DATA_BYTES = 160 * 2**20  # of one shape's inputs at most: every contender's process holds them
-SQUARED_NORM = 100.0  # of an example's inputs on average, as in MNIST divided by 255
-STEADY = 30.0  # learning rate times hidden units: with more, differences of rounding grow
+DATA_BYTES = 160 * 2**20  # of a shape's inputs at most: the process of every contender holds them
+SQUARED_NORM = 100.0  # mean over the examples, as in MNIST divided by 255
+STEADY = 30.0  # learning rate times hidden units at most: beyond it rounding errors grow
 PASSES = 10_000  # over the data in one epoch of full-batch descent
 
 
 class Shape(NamedTuple):
-    """The sizes of one row of the benchmark, as in 64x784-100-10."""
+    """Holds the sizes of one row of the benchmark, such as 64x784-100-10."""
 
     batch_size: int
     in_features: int
     hidden_features: int
     out_features: int
-    examples: int  # in the training part; batch_size is full-batch descent
+    examples: int  # in the training split; as many as batch_size is full-batch descent
 
     @classmethod
     def parse(cls, row: str, examples: int) -> "Shape":
-        """Sizes from BATCHxINPUTS-HIDDEN-OUTPUTS, then nothing, `:full` or `:EXAMPLES`.
+        """Parse BATCHxINPUTS-HIDDEN-OUTPUTS, then nothing, `:full` or `:EXAMPLES`.
 
         The examples are a whole number of batches, so that every batch has the same size.
 
         Args:
             row: such as 64x784-100-10, 569x30-16-1:full or 64x784-100-10:5000.
-            examples: in the training part, unless the row says otherwise.
+            examples: in the training split, unless the row says otherwise.
         """
         sizes, _, suffix = row.partition(":")
         batch_size, inputs, hidden, outputs = (int(size) for size in re.split("[x-]", sizes))
@@ -51,36 +51,29 @@ class Shape(NamedTuple):
 
     @property
     def full(self) -> bool:
-        """Whether every update sees every example."""
+        """Return whether every update sees every example."""
         return self.examples == self.batch_size
 
-    @property
-    def parameters(self) -> int:
-        """Weights and biases together."""
-        hidden = self.hidden_features * (self.in_features + 1)
-        return hidden + self.out_features * (self.hidden_features + 1)
-
-
-def write_data(shape: Shape, seed: int, path: Path) -> None:
-    """Draw inputs (N, n_x) and one-hot targets (N, n_y) of a random linear teacher; keep them."""
-    random = np.random.default_rng(seed)
-    inputs = random.standard_normal((shape.examples, shape.in_features), dtype=np.float32)
-    inputs *= (SQUARED_NORM / shape.in_features) ** 0.5
-    outputs = max(shape.out_features, 2)
-    teacher = random.standard_normal((shape.in_features, outputs), dtype=np.float32)
-    classes = (inputs @ teacher).argmax(axis=1)
-    targets = np.eye(outputs, dtype=np.int8)[classes][:, -shape.out_features :]
-    np.savez(path, X=inputs, y=targets)
+    def write_data(self, seed: int, path: Path) -> None:
+        """Draw inputs (N, n_x) and one-hot targets (N, n_y) of a random linear teacher."""
+        random = np.random.default_rng(seed)
+        inputs = random.standard_normal((self.examples, self.in_features), dtype=np.float32)
+        inputs *= (SQUARED_NORM / self.in_features) ** 0.5
+        outputs = max(self.out_features, 2)
+        teacher = random.standard_normal((self.in_features, outputs), dtype=np.float32)
+        classes = (inputs @ teacher).argmax(axis=1)
+        targets = np.eye(outputs, dtype=np.int8)[classes][:, -self.out_features :]
+        np.savez(path, X=inputs, y=targets)
 
 
 class Workload:
-    """One shape's data with its batches, its first parameters and its learning rate.
+    """Holds the data of a shape, its batches, its first parameters and its learning rate.
 
     Args:
         shape: the sizes.
-        path: the data that `write_data` kept.
-        config: of the whole benchmark; its seed and its initialisation count, and its learning rate
-            where that is not too large for the comparison of final weights.
+        path: of the data that `Shape.write_data` wrote.
+        config: of the whole benchmark. Its seed and initialisation are used, and its learning rate
+            unless it is too large for the comparison of final weights.
         dtype: of inputs and targets.
     """
 
@@ -108,16 +101,16 @@ class Workload:
 
     @property
     def inputs(self) -> Tensor:
-        """All inputs, (N, n_x)."""
+        """Return all inputs, (N, n_x)."""
         return self.part.rows(slice(None))[0]
 
     @property
     def targets(self) -> Tensor:
-        """All targets, (N, n_y)."""
+        """Return all targets, (N, n_y)."""
         return self.part.rows(slice(None))[1]
 
     def first_parameters(self) -> Parameters:
-        """A new copy of the parameters before the first update, as every contender has them."""
+        """Return a new copy of the first parameters, which are the same for every contender."""
         model, shape = self.config["model"], self.shape
         start = initialize(
             model["init"],
@@ -130,12 +123,12 @@ class Workload:
         return Parameters(*(tensor.to(self.inputs.dtype) for tensor in start))
 
     def batches(self, updates: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and targets of each update, gathered block by block as in training."""
+        """Yield inputs and targets of each update, gathered block by block as in training."""
         done = 0
         blocks = TrainingBlocks(
             self.part, self.plan, lambda: done, lambda number: max(1, updates - number)
         )
-        while done < updates:  # an epoch after the other
+        while done < updates:  # one epoch after the other
             for block in blocks:
                 for update in block.updates[: updates - done]:
                     inputs, targets = block.examples(update)
@@ -145,7 +138,7 @@ class Workload:
                     break
 
     def orders(self, updates: int) -> Iterator[np.ndarray]:
-        """The order of the examples in each pass, the last pass as long as it is needed."""
+        """Yield the order of the examples in each pass, the last one only as far as needed."""
         wanted = updates * self.shape.batch_size
         for number in range(-(-updates // self.plan.updates_per_pass)):
             yield self.plan.order(number)[: wanted - number * self.shape.examples]

@@ -1,8 +1,7 @@
-"""The replay room: published figures beside ours.
+"""task=replay: published figures beside those of this project, over several seeds.
 
 runs.py       the runs of an experiment, each trained by task=train
-values.py     what one run gives, from its learning curve or its weights
-verdict.py    what the seeds give together, beside the published figure
+verdict.py    the value of each run, and the statistic over the seeds beside the published figure
 report.py     the table, results.md, results.csv
 picture.py    the learning curves beside the published ones
 """
@@ -20,14 +19,13 @@ from handgrad.dashboard.pictures.canvas import publish
 from handgrad.devices.lightning import hide_hints
 from handgrad.runs.folder import point_to, write_run
 from handgrad.tasks import build
-from handgrad.tasks.replay import picture, report, runs, verdict
+from handgrad.tasks.replay import picture, report, runs
+from handgrad.tasks.replay.verdict import Comparison
 
-
-# FOLDED from tasks/replay.py: 'Replay an experiment: published figures beside ours, over several seeds.'
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """Train every run of the experiment, compare, and write results.md, .csv and .png.
 
-    In the folder of a replay that was interrupted, what it has trained is not trained again.
+    In the folder of an interrupted replay, runs that are done are not trained again.
 
     Raises:
         BadInput: if a run's configuration or data are wrong.
@@ -41,8 +39,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     training = runs.train_all(planned, replay["jobs"])
     trained = list(track(training, name, len(planned), console=Console(stderr=True)))
     point_to(folder)  # not to its last run
-    wanted = [PublishedFigure.model_validate(node) for node in replay["figures"]]
-    rows = verdict.rows(wanted, trained, replay["solved_within"])
+    figures = [PublishedFigure.model_validate(node) for node in replay["figures"]]
+    rows = [Comparison.of(each, trained, replay["solved_within"]) for each in figures]
     page = report.markdown(name, config, overrides, rows)
     (folder / "results.md").write_text(page, encoding="utf-8")
     report.write_csv(name, config, rows, folder / "results.csv")

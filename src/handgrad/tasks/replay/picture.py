@@ -1,4 +1,4 @@
-"""The learning curves beside the published ones, and every figure in percent beside its own."""
+"""results.png: learning curves beside the published ones, and figures in percent."""
 
 from typing import Any
 
@@ -7,34 +7,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from handgrad.config.schema import PublishedFigure
-from handgrad.tasks.replay.runs import ALONE, Trained
-from handgrad.tasks.replay.verdict import Row, is_share, scale_of
+from handgrad.tasks.replay.runs import ALONE, TrainedRun
+from handgrad.tasks.replay.verdict import Comparison, in_percent
 
 PUBLISHED = {"color": "black", "marker": "x", "linestyle": "none", "markersize": 6, "zorder": 5}
 
 
-def draw(name: str, replay: dict[str, Any], trained: list[Trained], rows: list[Row]) -> Figure:
-    """One panel for the curves, if one is named; one for the figures in percent, if there are."""
-    shares = [row for row in rows if is_share(row.figure.value) and not row.figure.minus]
+def draw(name: str, replay: dict[str, Any], trained: list[TrainedRun], rows: list[Comparison]) -> Figure:
+    """Draw a panel of curves, if one is configured, and a panel of the figures in percent."""
+    shares = [row for row in rows if in_percent(row.figure.value) and not row.figure.minus]
     panels = [panel for panel, wanted in (("curves", replay["curve"]), ("rows", shares)) if wanted]
     figure = Figure(figsize=(6.5 * max(1, len(panels)), 4.8), layout="constrained", dpi=110)
     for position, panel in enumerate(panels, start=1):
         axis = figure.add_subplot(1, len(panels), position)
         if panel == "curves":
-            draw_curves(axis, replay, trained)
+            _draw_curves(axis, replay, trained)
         else:
-            draw_rows(axis, shares)
+            _draw_rows(axis, shares)
     figure.suptitle(f"{name}: published and ours")
     return figure
 
 
-def draw_curves(axis: Axes, replay: dict[str, Any], trained: list[Trained]) -> None:
-    """For each run the median over the seeds, the band from least to most, published points."""
+def _draw_curves(axis: Axes, replay: dict[str, Any], trained: list[TrainedRun]) -> None:
+    """Draw for each run the median over the seeds, the band from least to most, published points."""
     column = replay["curve"]
-    scale = scale_of(column)
+    percent = in_percent(column)
     for name in dict.fromkeys(run.name for run in trained):
         curves = [run.curve.set_index("epoch")[column] for run in trained if run.name == name]
-        values = pd.concat(curves, axis=1) * scale  # (epochs, seeds)
+        values = pd.concat(curves, axis=1) * (100 if percent else 1)  # (epochs, seeds)
         ours, published = ("ours", "published") if name == ALONE else (name, f"{name}, published")
         colour = axis.plot(values.median(axis=1), label=ours)[0].get_color()
         least, most = values.min(axis=1), values.max(axis=1)
@@ -42,13 +42,13 @@ def draw_curves(axis: Axes, replay: dict[str, Any], trained: list[Trained]) -> N
         points = published_points(replay, name, int(values.index.max()))
         if points:
             axis.plot(*zip(*points, strict=True), **{**PUBLISHED, "color": colour}, label=published)
-    axis.set(xlabel="epoch", ylabel=f"{column} in percent" if scale == 100 else column)
+    axis.set(xlabel="epoch", ylabel=f"{column} in percent" if percent else column)
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
 
 
 def published_points(replay: dict[str, Any], name: str, last: int) -> list[list[float]]:
-    """The published curve of a run: as it was recorded, or the figures of its first and last epoch.
+    """Return the published curve of a run, or else its published first and last values.
 
     Args:
         replay: the keys of replay.*.
@@ -70,8 +70,8 @@ def published_points(replay: dict[str, Any], name: str, last: int) -> list[list[
     ]
 
 
-def draw_rows(axis: Axes, rows: list[Row]) -> None:
-    """Each figure on a line of its own: the seeds, our statistic, the published value."""
+def _draw_rows(axis: Axes, rows: list[Comparison]) -> None:
+    """Draw each figure on a line of its own: the seeds, our statistic, the published value."""
     for place, row in enumerate(reversed(rows)):
         axis.plot(row.values, [place] * len(row.values), ".", color="#00798c", alpha=0.5)
         axis.plot(row.ours, place, "o", color="#d1495b", label=None if place else "ours")

@@ -1,4 +1,4 @@
-"""The runs of a replay: composed as the command line would, trained as task=train does."""
+"""Runs of a replay: composed as on the command line, trained as by task=train."""
 
 import contextlib
 import io
@@ -19,8 +19,8 @@ from handgrad.tasks import train
 ALONE = "replay"  # the name of the only run of an experiment that names none
 
 
-class Run(NamedTuple):
-    """One training that a replay needs."""
+class PlannedRun(NamedTuple):
+    """Holds one training that a replay needs."""
 
     name: str
     seed: int
@@ -29,8 +29,8 @@ class Run(NamedTuple):
     folder: Path
 
 
-class Trained(NamedTuple):
-    """What a run left."""
+class TrainedRun(NamedTuple):
+    """Holds the results of one run."""
 
     name: str
     seed: int
@@ -38,11 +38,11 @@ class Trained(NamedTuple):
     folder: Path
 
 
-def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Run]:
-    """All runs of a replay: every seed of every named run.
+def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[PlannedRun]:
+    """Return all runs of a replay: every seed of every named run.
 
     A run is what `python train.py OVERRIDES` would train, without logger, dashboard and progress
-    bar. What was given for the replay wins over what the run changes.
+    bar. Overrides of the replay take precedence over those of the run.
 
     Args:
         config: of the replay.
@@ -50,10 +50,10 @@ def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Run
         folder: of the replay.
 
     Raises:
-        BadInput: if a run's configuration is wrong, or the folder holds runs of another one.
+        BadInput: if a run's configuration is wrong, or the folder holds runs of another replay.
     """
     replay = config["replay"]
-    runs: list[Run] = []
+    runs: list[PlannedRun] = []
     for named in replay["runs"] or [{"name": ALONE, "overrides": []}]:
         given = [*named["overrides"], *overrides, "task=train"]
         composed = hydra.compose("config", given)
@@ -65,20 +65,20 @@ def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Run
             validate(values)
             place = folder / "runs" / f"{named['name']}_seed{seed}"
             values["ckpt_path"] = loading.checkpoint_to_continue(place, values)
-            runs.append(Run(named["name"], seed, values, [*given, f"seed={seed}"], place))
+            runs.append(PlannedRun(named["name"], seed, values, [*given, f"seed={seed}"], place))
     return runs
 
 
-def train_all(runs: list[Run], jobs: int) -> Iterator[Trained]:
-    """Train every run, `jobs` of them side by side; they come in their order."""
-    trained = Parallel(n_jobs=jobs, return_as="generator")(delayed(train_one)(run) for run in runs)
+def train_all(runs: list[PlannedRun], jobs: int) -> Iterator[TrainedRun]:
+    """Train every run, `jobs` of them side by side, and yield the results in order."""
+    trained = Parallel(n_jobs=jobs, return_as="generator")(delayed(_train_one)(run) for run in runs)
     yield from trained  # pyright: ignore[reportReturnType] - joblib has no types
 
 
-def train_one(run: Run) -> Trained:
-    """Train one run, silently: from its last checkpoint if there is one, and not if it is done."""
+def _train_one(run: PlannedRun) -> TrainedRun:
+    """Train one run silently, from its last checkpoint if it has one; skip it if it is done."""
     run.folder.mkdir(parents=True, exist_ok=True)
     if not loading.is_done(run.folder):
         with contextlib.redirect_stdout(io.StringIO()):
             train.run(run.config, run.overrides, run.folder)
-    return Trained(run.name, run.seed, pd.read_csv(run.folder / "curves.csv"), run.folder)
+    return TrainedRun(run.name, run.seed, pd.read_csv(run.folder / "curves.csv"), run.folder)
