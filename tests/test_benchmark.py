@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from handgrad.tasks.benchmark import measure, picture, report, startup
 from handgrad.tasks.benchmark.contender import Contender, allocations
 from handgrad.tasks.benchmark.measure import Entry, Measured, distance
 from handgrad.tasks.benchmark.worker import CONTENDERS, Server, Unfit
-from handgrad.tasks.benchmark.workload import Shape, Workload, write_data
+from handgrad.tasks.benchmark.workload import Shape, Workload
 
-UPDATES = 13  # in batches of 4 of 20 examples: two passes and a half
+UPDATES = 13  # in batches of 4 of 20 examples: two and a half epochs
 SHAPES = {"mini-batches": "4x6-5-3:20", "full": "7x6-5-3:full", "one output": "4x6-5-1:20"}
 OURS_AND_OTHERS = [
     name for name in CONTENDERS if name not in ("truth", "products", "two_processes")
@@ -26,7 +27,7 @@ OURS_AND_OTHERS = [
 
 def contender(name: str, row: str, folder: Path) -> Contender:
     shape = Shape.parse(row, 50_000)
-    write_data(shape, 0, folder / "data.npz")
+    shape.write_data(0, folder / "data.npz")
     module, title = CONTENDERS[name]
     kind = getattr(importlib.import_module(f"handgrad.tasks.benchmark.{module}"), title)
     config = composed("task=benchmark", "trainer.enable_progress_bar=false")
@@ -112,11 +113,17 @@ def test_a_checkpoint_is_timed(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = Shape.parse("4x6-5-3", 20)
-    write_data(shape, 0, tmp_path / "data.npz")
+    shape.write_data(0, tmp_path / "data.npz")
     monkeypatch.setitem(sys.modules, "jax", None)
     server = Server("jax", composed("task=benchmark"))
     answer = server.answer("prepare", (shape, tmp_path / "data.npz"))
     assert answer.failure == "not installed: jax"
+
+
+def test_a_process_of_a_contender_starts_with_little_else() -> None:
+    code = "import handgrad.tasks.benchmark.worker, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"lightning", "matplotlib", "hydra"}.isdisjoint(run.stdout.split())
 
 
 class FakeWorker:
@@ -155,8 +162,8 @@ def test_ratios_are_of_medians_in_the_same_row() -> None:
     line = Measured("update", "a", "autograd", "us", [4.0, 8.0, 100.0], 16, 0.0)
     ours = line._replace(contender="bare", values=[2.0, 1.0, 50.0])
     other = line._replace(row="b", values=[1.0])
-    assert report.ratio(ours, "autograd", [other, line, ours]) == 0.25
-    assert report.ratio(ours, "products", [other, line, ours]) is None
+    assert ours.ratio_to("autograd", [other, line, ours]) == 0.25
+    assert ours.ratio_to("products", [other, line, ours]) is None
 
 
 def test_wrong_weights_are_named() -> None:
@@ -174,9 +181,8 @@ def test_the_figure_has_a_panel_for_each_row_and_one_for_growth() -> None:
 
 
 def test_start_up_is_timed_and_a_failure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    python = sys.executable
-    commands = {"good": [python, "-c", "pass"], "bad": [python, "-c", "raise SystemExit(3)"]}
-    monkeypatch.setattr(startup, "commands", lambda train: commands)
+    commands = {"good": ["-c", "pass"], "bad": ["-c", "raise SystemExit(3)"]}
+    monkeypatch.setattr(startup, "COMMANDS", commands)
     good, bad = startup.measure(Path("train.py"), 1)
     assert 0 < good.median < 30
     assert (good.note, bad.note) == ("", "exit code 3")

@@ -14,9 +14,9 @@ from conftest import CONF, Train, composed, files, fit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from handgrad.config.schema import PublishedFigure
-from handgrad.tasks.replay import picture, verdict
-from handgrad.tasks.replay.runs import ALONE, Trained
-from handgrad.tasks.replay.verdict import Row
+from handgrad.tasks.replay import picture
+from handgrad.tasks.replay.runs import ALONE, TrainedRun
+from handgrad.tasks.replay.verdict import PATTERNS, Comparison, value_of
 from handgrad.training import optimizers
 from handgrad.training.initialization import initialize
 
@@ -27,10 +27,10 @@ def figure(**given: Any) -> PublishedFigure:
     return PublishedFigure(**{"value": "best accuracy/test", "seeds": "median", **given})
 
 
-def trained(column: str, *curves: list[float], name: str = ALONE) -> list[Trained]:
+def trained(column: str, *curves: list[float], name: str = ALONE) -> list[TrainedRun]:
     """Runs of several seeds, with these values of one column after each epoch."""
     return [
-        Trained(name, seed, pd.DataFrame({"epoch": range(len(curve)), column: curve}), NOWHERE)
+        TrainedRun(name, seed, pd.DataFrame({"epoch": range(len(curve)), column: curve}), NOWHERE)
         for seed, curve in enumerate(curves)
     ]
 
@@ -57,15 +57,15 @@ def test_a_value_is_the_best_first_or_last_epochs(value: str, expected: float) -
             "angle/dz1": [80.0, 60.0, 50.0],
         }
     )
-    assert verdict.value_of(value, curve, NOWHERE, 0.1) == pytest.approx(expected)
+    assert value_of(value, curve, NOWHERE, 0.1) == pytest.approx(expected)
 
 
 def test_sweeps_are_the_updates_when_every_output_was_first_close() -> None:
     curve = pd.DataFrame({"updates": [10, 20, 30], "deviation/train": [0.5, 0.09, 0.2]})
-    assert verdict.value_of("sweeps", curve, NOWHERE, 0.1) == 20
-    assert verdict.value_of("solved", curve, NOWHERE, 0.1) == 100
-    assert verdict.value_of("solved", curve, NOWHERE, 0.05) == 0
-    assert math.isnan(verdict.value_of("sweeps", curve, NOWHERE, 0.05))
+    assert value_of("sweeps", curve, NOWHERE, 0.1) == 20
+    assert value_of("solved", curve, NOWHERE, 0.1) == 100
+    assert value_of("solved", curve, NOWHERE, 0.05) == 0
+    assert math.isnan(value_of("sweeps", curve, NOWHERE, 0.05))
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,15 @@ def test_patterns_of_weights_are_recognised(
     weights: list[float], antisymmetric: bool, in_ratio: bool
 ) -> None:
     both = torch.tensor([weights, [-3 * weight for weight in weights]])
-    assert verdict.antisymmetric(both) is antisymmetric
-    assert (verdict.antisymmetric(both) and verdict.in_ratio(both)) is in_ratio
+    found = {name: pattern(both) for name, pattern in PATTERNS.items()}
+    assert found["antisymmetric"] is antisymmetric
+    assert (found["antisymmetric"] and found["weights 1:2:4"]) is in_ratio
 
 
 def test_every_hidden_unit_must_have_the_pattern() -> None:
     right, wrong = [1.0, 2.0, 4.0, -4.0, -2.0, -1.0], [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
-    assert not verdict.in_ratio(torch.tensor([right, wrong]))
-    assert not verdict.antisymmetric(torch.tensor([right, [1.0] * 6]))
+    assert not PATTERNS["weights 1:2:4"](torch.tensor([right, wrong]))
+    assert not PATTERNS["antisymmetric"](torch.tensor([right, [1.0] * 6]))
 
 
 # The statistic over the seeds, and the verdict
@@ -100,13 +101,13 @@ def test_every_hidden_unit_must_have_the_pattern() -> None:
 )
 def test_the_statistic_is_the_sources(seeds: Any, expected: float) -> None:
     runs = trained("accuracy/test", [0.9, 0.95], [0.93], [0.92, 0.91], [0.97])
-    row = verdict.rows([figure(seeds=seeds)], runs, 0.1)[0]
+    row = Comparison.of(figure(seeds=seeds), runs, 0.1)
     assert row.ours == pytest.approx(expected)
     assert row.median == pytest.approx(94.0)
 
 
 def test_the_best_of_three_costs_is_the_least() -> None:
-    assert Row(figure(value="last cost/train", seeds="best_of_3"), [3, 2, 4, 1]).ours == 2
+    assert Comparison(figure(value="last cost/train", seeds="best_of_3"), [3, 2, 4, 1]).ours == 2
 
 
 @pytest.mark.parametrize(
@@ -128,18 +129,18 @@ def test_the_best_of_three_costs_is_the_least() -> None:
 def test_the_verdict_follows_what_is_accepted(
     accepted: dict[str, float], ours: float, expected: str
 ) -> None:
-    assert Row(figure(**accepted), [ours]).verdict == expected
+    assert Comparison(figure(**accepted), [ours]).verdict == expected
 
 
 def test_seeds_without_a_value_are_left_out_of_the_statistic() -> None:
-    row = Row(figure(value="sweeps"), [100, math.nan, 300])
+    row = Comparison(figure(value="sweeps"), [100, math.nan, 300])
     assert (row.ours, row.known) == (200, [100, 300])
 
 
 def test_a_figure_may_be_a_difference_of_runs_seed_by_seed() -> None:
     one = trained("accuracy/test", [0.9], [0.8], name="one")
     two = trained("accuracy/test", [0.7], [0.75], name="two")
-    row = verdict.rows([figure(run="one", minus="two")], [*one, *two], 0.1)[0]
+    row = Comparison.of(figure(run="one", minus="two"), [*one, *two], 0.1)
     assert row.values == pytest.approx([20, 5])
 
 

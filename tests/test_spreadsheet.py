@@ -11,7 +11,7 @@ from conftest import Train
 from handgrad.config.schema import PublishedFigure
 from handgrad.runs.tables import safe
 from handgrad.tasks.replay import report
-from handgrad.tasks.replay.verdict import Row as ReplayRow
+from handgrad.tasks.replay.verdict import Comparison
 from handgrad.tasks.sweep import results, summary
 from handgrad.tasks.sweep.job import Outcome
 
@@ -91,7 +91,7 @@ def test_experiments_and_sources_are_no_formulas_in_the_table_of_a_replay(
 ) -> None:
     figure = PublishedFigure(run="-run", value="last cost/val", seeds="mean", published=1.0)
     config = {"replay": {"source": text}}
-    report.write_csv(text, config, [ReplayRow(figure, [0.5, 0.25])], tmp_path / "results.csv")
+    report.write_csv(text, config, [Comparison(figure, [0.5, 0.25])], tmp_path / "results.csv")
     found = cells(tmp_path / "results.csv")
     assert found.count(f"'{text}") == 2
     assert "'-run" in found

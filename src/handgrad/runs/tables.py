@@ -134,15 +134,27 @@ def markdown_table(
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:]))
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(
+    path: Path,
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    as_is: Collection[str] = (),
+) -> None:
     """Write a CSV file in which no text is a formula to a spreadsheet; see `safe`.
 
     Args:
         path: of the file.
         header: the name of each column.
         rows: a cell for each column: a text, a number, or None for an empty one.
+        as_is: columns whose texts are this program's own, such as +- 0.7, and stay as they are.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         for row in (header, *rows):
-            writer.writerow([safe(cell) if isinstance(cell, str) else cell for cell in row])
+            cells = zip(header, row, strict=True)
+            writer.writerow(
+                [
+                    safe(cell) if isinstance(cell, str) and name not in as_is else cell
+                    for name, cell in cells
+                ]
+            )

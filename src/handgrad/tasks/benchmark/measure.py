@@ -160,9 +160,7 @@ class Entry:
         while took < max(seconds, first) and updates < LONGEST:
             before, updates = took, updates * GROWTH
             took = self._seconds(updates) - first
-            if (
-                took > seconds / 4 and 0 < 2 * before < took
-            ):  # start-up no longer matters
+            if took > seconds / 4 and 0 < 2 * before < took:  # start-up no longer matters
                 break
         wanted = seconds * (updates - 1) / max(took, 1e-9)
         return min(LONGEST, max(SHORTER, 2 ** int(np.log2(max(wanted, 1)))))

@@ -42,9 +42,10 @@ divided by the difference in updates. Every contender has a process of its own. 
 every run starts from the same weights and sees the same batches. Cells show the median with the
 smallest and the largest of the repeats; ratios are of medians. "Weights off" compares the weights
 after the long run with those of autograd in float64: their distance, divided by the distance that
-the weights moved, is {TOLERANCE:g} at most. handgrad as users run it is task=train with logger, progress
-bar, checkpoints and live check, timed by its run/fit_seconds; the other loops do none of this. It
-computes products of up to {WORTH_SHARING:,} multiplications on one thread, as does its bare loop.
+the weights moved, is {TOLERANCE:g} at most. handgrad as users run it is task=train with logger,
+progress bar, checkpoints and live check, timed by its run/fit_seconds; the other loops do none of
+this. It computes products of up to {WORTH_SHARING:,} multiplications on one thread, as does its
+bare loop.
 Lightning runs without logger, progress bar and checkpoints. scikit-learn also computes the cost of
 each batch. JAX gathers each batch within a compiled scan over the pass. Full-batch descent makes
 {PASSES:,} passes in an epoch. The peak is the most memory that PyTorch's allocator held at once in

@@ -22,6 +22,7 @@ from handgrad.tasks import build
 from handgrad.tasks.replay import picture, report, runs
 from handgrad.tasks.replay.verdict import Comparison
 
+
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """Train every run of the experiment, compare, and write results.md, .csv and .png.
 

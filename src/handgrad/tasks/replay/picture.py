@@ -13,7 +13,9 @@ from handgrad.tasks.replay.verdict import Comparison, in_percent
 PUBLISHED = {"color": "black", "marker": "x", "linestyle": "none", "markersize": 6, "zorder": 5}
 
 
-def draw(name: str, replay: dict[str, Any], trained: list[TrainedRun], rows: list[Comparison]) -> Figure:
+def draw(
+    name: str, replay: dict[str, Any], trained: list[TrainedRun], rows: list[Comparison]
+) -> Figure:
     """Draw a panel of curves, if one is configured, and a panel of the figures in percent."""
     shares = [row for row in rows if in_percent(row.figure.value) and not row.figure.minus]
     panels = [panel for panel, wanted in (("curves", replay["curve"]), ("rows", shares)) if wanted]
@@ -29,7 +31,7 @@ def draw(name: str, replay: dict[str, Any], trained: list[TrainedRun], rows: lis
 
 
 def _draw_curves(axis: Axes, replay: dict[str, Any], trained: list[TrainedRun]) -> None:
-    """Draw for each run the median over the seeds, the band from least to most, published points."""
+    """Draw the median, the range over the seeds and the published points of each run."""
     column = replay["curve"]
     percent = in_percent(column)
     for name in dict.fromkeys(run.name for run in trained):

@@ -19,7 +19,6 @@ PHRASES = {"best_of_3": "best of {}", "mean": "mean of {}", "median": "median of
 def table(title: str, rows: list[Comparison]) -> Table:
     """Return the rows as a table for the terminal."""
     made = tables.titled(title)
-    made.pad_edge, made.collapse_padding = False, True
     for column in COLUMNS:
         name, number = column.removesuffix(" of seeds (all)"), column in ("published", "ours")
         made.add_column(name, justify="right" if number else "left", no_wrap=number)
@@ -28,12 +27,17 @@ def table(title: str, rows: list[Comparison]) -> Table:
     return made
 
 
-def markdown(name: str, config: dict[str, Any], overrides: list[str], rows: list[Comparison]) -> str:
+def markdown(
+    name: str, config: dict[str, Any], overrides: list[str], rows: list[Comparison]
+) -> str:
     """Return the whole result as a page, without the folders of this machine."""
     replay = config["replay"]
     lines = [f"# {name}", "", f"Source: {replay['source']}", ""]
     lines += [f"What differs: {replay['differs']}", ""] if replay["differs"] else []
-    lines += [tables.markdown_table(COLUMNS, ([*_cells(row), row.verdict or "none"] for row in rows)), ""]
+    lines += [
+        tables.markdown_table(COLUMNS, ([*_cells(row), row.verdict or "none"] for row in rows)),
+        "",
+    ]
     given = [each for each in overrides if not each.startswith(("data.root=", "data.download="))]
     lines += [f"`python train.py {' '.join(given)}`", ""]
     lines += [f"Made on {', '.join(made_on().values())}.", ""]
