@@ -1,4 +1,8 @@
-"""Shared by the tests: one thread, and `train.py` run in a folder of its own."""
+"""Shared by all tests: one thread, a folder of its own for each, and `train.py` as a function.
+
+No test writes into the checkout: each begins in its own `tmp_path`, and the session fails where a
+file has appeared all the same.
+"""
 
 import os
 
@@ -6,7 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +27,53 @@ from handgrad.tasks import build, cli
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
+CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".venv", "__pycache__", ".egg-info")
+STRAYS = pytest.StashKey[set[str]]()
 
 torch.set_num_threads(1)
+
+
+def strays() -> set[str]:
+    """Return what git does not track in the checkout, caches aside, with the newest run's name."""
+    command = ["git", "status", "--porcelain", "--ignored=matching"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return set()
+    lines = {
+        line
+        for line in done.stdout.splitlines()
+        if line.startswith(("??", "!!")) and not any(cache in line for cache in CACHES)
+    }
+    latest = ROOT / ".latest"
+    return lines | ({f"!! .latest -> {os.readlink(latest)}"} if latest.is_symlink() else set())
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # which a worker of xdist has
+        session.config.stash[STRAYS] = strays()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    before = session.config.stash.get(STRAYS, None)
+    if before is not None and (appeared := strays() - before):
+        print("\nin the checkout appeared:", *sorted(appeared), sep="\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def outside_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Begin the fixtures that several tests share in a temporary folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("shared"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test in its `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
 
 
 class Answer(NamedTuple):
@@ -56,7 +105,6 @@ def train(
     Without the dashboard unless an argument names it: drawing takes longer than a small training.
     """
     numbers = count()
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, into: Path | None = None) -> Answer:
         folder = into or tmp_path / "logs" / f"run{next(numbers)}"

@@ -50,11 +50,10 @@ def weights(name: str, row: str, folder: Path, updates: int) -> list[np.ndarray]
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")  # inside torch.compile
 def test_every_contender_ends_at_the_weights_of_float64(
-    name: str, row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, row: str, tmp_path: Path
 ) -> None:
     if name == "jax":
         pytest.importorskip("jax")
-    monkeypatch.chdir(tmp_path)
     start, exact = (weights("truth", row, tmp_path, updates) for updates in (0, UPDATES))
     assert distance(weights(name, row, tmp_path, UPDATES), exact, start) < 1e-5
     assert distance(weights(name, row, tmp_path, UPDATES - 1), exact, start) > 1e-3

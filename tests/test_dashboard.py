@@ -371,8 +371,7 @@ def test_other_loggers_and_none_get_what_they_can_hold(train: Train) -> None:
     assert (csv.code, none.code, one.code) == (0, 0, 0)
 
 
-def test_the_first_of_two_devices_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_first_of_two_devices_writes(tmp_path: Path) -> None:
     folder = tmp_path / "two"
     folder.mkdir()
     config = composed(*SMALL, "trainer=ddp_cpu", "trainer.devices=2", GENEROUS)

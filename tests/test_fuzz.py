@@ -479,11 +479,7 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @amounts(150, 15_000)
-def test_any_values_that_are_valid_train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amount: int
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
+def test_any_values_that_are_valid_train(tmp_path: Path, amount: int) -> None:
     def act(config: dict[str, Any]) -> str:
         if tried(lambda: validate(config))[1]:
             return "refused"

@@ -397,9 +397,7 @@ def test_what_the_memory_cannot_hold_is_refused_before_it_is_made(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a run on iris."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        train_task.run(applied(base("dashboard=off"), "trainer.max_epochs=1"), [], folder)
+    train_task.run(applied(base("dashboard=off"), "trainer.max_epochs=1"), [], folder)
     return folder
 
 
@@ -456,13 +454,11 @@ CHANGES = [  # a setting, and what the line tells of it
 @pytest.mark.parametrize(("changed", "named"), CHANGES, ids=[c for c, _ in CHANGES])
 def test_a_checkpoint_of_another_training_is_one_line_with_both_values(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     trained: Path,
     changed: str,
     named: str,
 ) -> None:  # 42
-    monkeypatch.chdir(tmp_path)
     more = (f"ckpt_path={trained}", "trainer.max_epochs=2")
     config = applied(base("dashboard=off"), *more)
     run = tmp_path / "run"

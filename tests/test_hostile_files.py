@@ -37,12 +37,7 @@ class RunsACommand:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a good checkpoint holds."""
     folder = tmp_path_factory.mktemp("trained")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        train_task.run(composed(*SMALL, "trainer.enable_progress_bar=false"), [], folder)
-    finally:
-        os.chdir(before)
+    train_task.run(composed(*SMALL, "trainer.enable_progress_bar=false"), [], folder)
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
@@ -83,9 +78,8 @@ WITHIN = {  # what our own sources' keys may not hold
 
 @pytest.mark.parametrize("name", [*HARMFUL, *WITHIN])
 def test_a_class_that_a_checkpoint_names_is_never_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, Any], name: str
+    tmp_path: Path, checkpoint: dict[str, Any], name: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     was = checkpoint["config"]
     node = HARMFUL[name] if name in HARMFUL else {**was["data"], **WITHIN[name]}
     torch.save({**checkpoint, "config": {**was, "data": node}}, "hostile.ckpt")
@@ -185,8 +179,7 @@ def test_a_pickle_in_a_data_file_is_never_run(train: Train, tmp_path: Path) -> N
     assert "never loaded" in refused(train("data=npz", "data.path=a.npz"), tmp_path)
 
 
-def test_a_pickle_in_a_parquet_file_stays_bytes(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_pickle_in_a_parquet_file_stays_bytes(tmp_path: Path) -> None:
     cell = pickle.dumps(RunsACommand())
     pd.DataFrame({"a": [cell, cell], "y": [0, 1]}).to_parquet("t.parquet")
     with pytest.raises(ValueError, match="column 'a' holds"):

@@ -431,9 +431,7 @@ def test_the_autograd_rule_trains_the_same_network() -> None:
     assert_same(reference.network, layers(fit(*WIDE).network), rtol=1e-11)
 
 
-def test_ones_own_rule_trains_and_sees_no_autograd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ones_own_rule_trains_and_sees_no_autograd(tmp_path: Path) -> None:
     (tmp_path / "twice_as_fast.py").write_text(
         "import torch\n"
         "from handgrad import backprop\n"
@@ -442,7 +440,6 @@ def test_ones_own_rule_trains_and_sees_no_autograd(
         "    right = backprop.backward(params, activations, X, Y)\n"
         "    return backprop.Gradients(*(2 * gradient for gradient in right))\n"
     )
-    monkeypatch.chdir(tmp_path)
     own = fit(*IRIS, "backward=custom", "backward.function=twice_as_fast.rule", "optimizer.lr=0.25")
     assert_bitwise(own.network, fit(*IRIS, "optimizer.lr=0.5").network)
 

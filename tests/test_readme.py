@@ -72,9 +72,8 @@ def installed(extra: str) -> bool:
 
 
 @pytest.fixture
-def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def readers_folder(tmp_path: Path) -> Path:
     """A folder with data of the reader's own, and with a small MNIST where data.root has it."""
-    monkeypatch.chdir(tmp_path)
     draw = np.random.default_rng(0)
     features, labels = draw.normal(size=(60, 3)), np.arange(60) % 3
     table = pd.DataFrame(features, columns=["length", "width", "height"])

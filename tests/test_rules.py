@@ -297,9 +297,8 @@ def test_a_rule_travels_to_another_process(name: str) -> None:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workplace(tmp_path: Path) -> Iterator[Path]:
     """Yield an empty working directory, and forget afterwards what was imported from it."""
-    monkeypatch.chdir(tmp_path)
     known = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - known:

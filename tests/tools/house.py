@@ -1,7 +1,8 @@
-"""The house in figures, from its source alone: `python tests/tools/house.py`.
+"""Count the house from its source alone: `python tests/tools/house.py`.
 
-Counts the entries and files of the package, the depth of its imports, the imports that run upwards,
-circles, lines, public functions and classes, and how docstrings begin. Imports inside functions count.
+The entries and files of the package, the depth of its imports, the imports that run upwards and in
+circles, lines, public functions and classes, and how docstrings begin. Imports inside functions
+count.
 """
 
 import ast

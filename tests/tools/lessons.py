@@ -1,4 +1,6 @@
-"""`python tests/tools/lessons.py`: trains with every planted mistake, and writes the table of lessons.md.
+"""Train with every planted mistake and write the table of lessons.md.
+
+    python tests/tools/lessons.py
 
 Every run is a run of train.py, on the digits, with the defaults but for what `COMMON` says.
 """

@@ -26,7 +26,7 @@ HEADLINES = (
 HEAD = """\
 # Published figures, replayed
 
-Generated from the folders of `task=replay` by `tests/tools/results.py`; nothing here is typed by hand.
+Generated from the folders of `task=replay` by `tests/tools/results.py`; nothing is typed by hand.
 The statistic is the source's (such as the best epoch of the best of three runs); beside it stand
 the median and the least and most over all seeds. Where a source leaves its settings open, there is
 no verdict on the number.

@@ -1,4 +1,6 @@
-"""Pictures of TensorBoard for the documentation: `python tests/tools/screenshots.py` makes them anew.
+"""Make the documentation's pictures of TensorBoard anew.
+
+    python tests/tools/screenshots.py
 
 It trains with `train.py`, opens what TensorBoard shows of it in Chromium, and writes small PNGs.
 """
