@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
 
+from handgrad.config.validate import validate
 from handgrad.tasks import compare, tune
 from handgrad.tasks import train as tasks_train
 from handgrad.tasks.sweep import names, results
@@ -165,6 +166,26 @@ def test_a_crash_is_a_failure_of_its_run_alone(train: Train, tmp_path: Path) -> 
     assert answer.err.rstrip().endswith("ZeroDivisionError: the planted error")
     good, bad = lines(tmp_path / "logs" / "grid")
     assert (good["ended"], bad["ended"]) == ("done", "failed: ZeroDivisionError: the planted error")
+
+
+def test_each_run_is_validated_once_in_the_combination_that_it_has(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = count()
+
+    def counted(config: dict[str, Any]) -> None:
+        next(seen)
+        validate(config)
+
+    monkeypatch.setattr("handgrad.config.validate.validate", counted)
+    untrained = ("task=test", "ckpt_path=nowhere")
+    assert train(*untrained).code == 2
+    assert next(seen) == 1  # by the gate alone
+    pair = ("trainer.max_epochs=1,-1", "trainer.max_steps=-1,5")  # the gate sees 1,-1 and -1,5
+    assert train("-m", *untrained, *pair, *QUICK[1:]).code == 2
+    assert next(seen) == 2 + 2 + 4  # a number was taken above
+    wrong = [line["run"] for line in lines(tmp_path / "logs" / "grid") if "needs" in line["ended"]]
+    assert wrong == ["max_epochs=-1,max_steps=-1"]
 
 
 # Searches
