@@ -1,1 +1,1 @@
-"""The tasks that `task=` names: each module has run(config, overrides, folder)."""
+"""Tasks that `task=` names: each module has run(config, overrides, folder)."""

@@ -1,4 +1,4 @@
-"""The command line: compose, refuse what is wrong, run the task, answer with an exit code.
+"""Command line of handgrad: compose, refuse what is wrong, run the task, answer with an exit code.
 
 Nothing heavy is imported before a configuration has passed, so that help and refusals come at once.
 """

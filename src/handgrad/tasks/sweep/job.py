@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
     @property
     def code(self) -> int:
-        """The exit code for this outcome."""
+        """Exit code for this outcome."""
         return CODES[self.how]
 
     def __str__(self) -> str:

@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     @property
     def besides_seed(self) -> str:
-        """The settings without the seed, in short."""
+        """Settings without the seed, in short."""
         told = [f"{k.rpartition('.')[2]}={v}" for k, v in self.settings.items() if k != "seed"]
         return ",".join(told) or "all"
 
