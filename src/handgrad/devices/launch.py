@@ -1,10 +1,11 @@
-"""One process for each device: started with one configuration, watched, and ended together.
+"""Launcher of one process for each device: all have one configuration, and end together.
 
 Lightning would start the command line again for every device, and Hydra would then compose each
-one's configuration anew: under --multirun every process runs the whole sweep, and a random search
-gives each device other values. Here the processes get the values themselves, in a folder that
-exists already, and find each other through a file, so that no two jobs can want the same port.
-The first process only watches: whatever ends one device ends all, with that device's error.
+one's configuration anew: under --multirun every process would run the whole sweep, and a random
+search would give each device other values. Here the processes get the values themselves and a
+folder that exists already. They find each other through a file, so that no two jobs can ask for the
+same port, and the first process need not import torch to open one. It only watches: whatever ends
+one device ends all, with that device's error.
 """
 
 import fcntl
@@ -31,72 +32,31 @@ from handgrad.config.errors import BadInput, Failed, warn
 from handgrad.devices import ranks, signals
 from handgrad.devices.cpu import keep_freed_memory
 
-# FOLDED from meeting.py: 'A folder of this machine in which the processes of one run find each other.'
-PREFIX = "handgrad-meeting-"
-
-
-@contextmanager
-def meeting_place() -> Iterator[Path]:
-    """A new folder, removed at the end; those of runs that were killed are removed too.
-
-    It is locked for as long as this process lives, which is how others know that it does.
-    """
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # in use, or not ours
-            os.close(lock(left))
-            shutil.rmtree(left)
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        with suppress(OSError):  # another run may remove it before it is locked
-            descriptor = lock(folder)
-            break
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
-
-
-def lock(folder: Path) -> int:
-    """The descriptor of a folder that no other process has locked.
-
-    Raises:
-        OSError: if one has, or the folder is gone.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.stat(folder)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # where the processes of one node find each other
-GRACE = 20.0  # seconds that devices have to save and end after a signal
-FOLLOWING = 5.0  # seconds that the others have when one device has done so
-SETTLE = 2.0  # seconds in which the cause of a failure shows itself among its consequences
+PREFIX = "handgrad-meeting-"  # of the folder in which the processes of a run find each other
+RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # the variable that says where they do
+GRACE = 20.0  # seconds for devices to save and end after a signal
+FOLLOWING = 5.0  # seconds for the others once one device has done so
+SETTLE = 2.0  # seconds in which the cause of a failure shows among its consequences
 
 
 class Job(NamedTuple):
-    """What a process is to do."""
+    """Holds what a process is to do."""
 
-    task: Callable[[dict[str, Any], list[str], Path], None]  # by its module and name, to spawn
+    task: Callable[[dict[str, Any], list[str], Path], None]  # importable, to be spawned
     config: dict[str, Any]
     overrides: list[str]
     folder: Path
 
 
 class DeviceReport(NamedTuple):
-    """How a device ended."""
+    """Holds how a device ended."""
 
     kind: Literal["done", "stopped", "bad input", "failed", "timeout", "died"]
     text: str
 
 
-class Device(NamedTuple):
-    """One device's process, and where its report arrives."""
+class _Device(NamedTuple):
+    """Holds one device's process, and the pipe on which its report arrives."""
 
     rank: int
     process: BaseProcess
@@ -145,7 +105,7 @@ def run_task(job: Job) -> None:
 
 
 def local_devices(trainer: dict[str, Any]) -> int:
-    """How many devices of this node are to be used."""
+    """Return how many devices of this node the run uses."""
     devices = trainer["devices"]
     if isinstance(devices, list):
         return len(devices)
@@ -161,7 +121,7 @@ def local_devices(trainer: dict[str, Any]) -> int:
 
 
 def check_launched(devices: int) -> None:
-    """Refuse a number of devices that is not the number of processes started by others.
+    """Refuse a number of devices that differs from the number of processes started by others.
 
     Raises:
         BadInput: one line that names both.
@@ -183,17 +143,17 @@ def run_devices(job: Job, devices: int) -> None:
         BadInput: if a device does.
         Failed: if a device fails.
     """
-    check_nodes(job.config["trainer"]["num_nodes"])
-    with meeting_place() as meeting:
+    _check_nodes(job.config["trainer"]["num_nodes"])
+    with _meeting_place() as meeting:
         rendezvous = (
             "env://" if job.config["trainer"]["num_nodes"] > 1 else f"file://{meeting}/store"
         )
-        started: list[Device] = []
+        started: list[_Device] = []
         try:
-            with signals_passed_on(started) as received:
+            with _signals_passed_on(started) as received:
                 with signals.blocked():
-                    started += [start(job, rank, devices, rendezvous) for rank in range(devices)]
-                report = watch(started)
+                    started += [_start(job, rank, devices, rendezvous) for rank in range(devices)]
+                report = _watch(started)
         finally:
             for device in started:
                 device.process.kill()
@@ -206,8 +166,46 @@ def run_devices(job: Job, devices: int) -> None:
         raise (BadInput if report.kind == "bad input" else Failed)(report.text)
 
 
-def check_nodes(num_nodes: int) -> None:
-    """Refuse several nodes that could not find each other.
+@contextmanager
+def _meeting_place() -> Iterator[Path]:
+    """Yield a new folder and remove it at the end, along with those of runs that were killed.
+
+    It stays locked for as long as this process lives, which is how others know that it does.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # in use, or not ours
+            os.close(_lock(left))
+            shutil.rmtree(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        with suppress(OSError):  # another run may remove it before it is locked
+            descriptor = _lock(folder)
+            break
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder and return its descriptor.
+
+    Raises:
+        OSError: if another process has locked it, or it is gone.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_nodes(num_nodes: int) -> None:
+    """Refuse several nodes without the variables through which they find each other.
 
     Raises:
         BadInput: one line that names what is missing.
@@ -222,23 +220,23 @@ def check_nodes(num_nodes: int) -> None:
         )
 
 
-def start(job: Job, rank: int, devices: int, rendezvous: str) -> Device:
+def _start(job: Job, rank: int, devices: int, rendezvous: str) -> _Device:
     """Start the process of one device."""
     context = multiprocessing.get_context("spawn")
     reports, sender = context.Pipe(duplex=False)
-    process = context.Process(target=serve, args=(job, rank, devices, rendezvous, sender))
+    process = context.Process(target=_serve, args=(job, rank, devices, rendezvous, sender))
     process.start()
-    sender.close()  # the process holds the other end alone, so that its death is seen here
-    return Device(rank, process, reports)
+    sender.close()  # only the process holds the other end, so that its death is seen here
+    return _Device(rank, process, reports)
 
 
-def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection) -> None:
-    """Be one device: run the task, and report how it ended."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection) -> None:
+    """Run the task as one device, and report how it ended."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= {RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     if rank or not ranks.is_first():
-        keep_silent()
+        _keep_silent()
     try:
         with signals.handled(watched=True):
             run_task(job)
@@ -248,40 +246,40 @@ def serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection
             raise
         sender.send(DeviceReport("stopped", str(stop.code)))
         sys.stderr.flush()
-        os._exit(int(stop.code))  # leaving the group of devices could wait for one that is gone
+        os._exit(int(stop.code))  # leaving the group could wait for a device that is gone
     except BadInput as error:
-        send(sender, DeviceReport("bad input", str(error)))
+        _send(sender, DeviceReport("bad input", str(error)))
     except Failed as error:
-        send(sender, DeviceReport("failed", str(error)))
+        _send(sender, DeviceReport("failed", str(error)))
     except Exception as error:
         late = re.search("timed ?out", f"{type(error)} {error}", re.IGNORECASE)
         text = f"device {rank} of {devices}: {''.join(traceback.format_exception(error)).rstrip()}"
-        send(sender, DeviceReport("timeout" if late else "failed", text))
+        _send(sender, DeviceReport("timeout" if late else "failed", text))
 
 
-def keep_silent() -> None:
-    """Let the first device alone speak; errors are reported, not printed."""
+def _keep_silent() -> None:
+    """Silence a device that is not the first; its errors are reported, not printed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     warnings.simplefilter("ignore")
 
 
-def send(sender: Connection, report: DeviceReport) -> None:
-    """DeviceReport a failure, and wait for the end: the others would fail for the lack of this one."""
+def _send(sender: Connection, report: DeviceReport) -> None:
+    """Report a failure, and wait to be killed: the others would fail without this device."""
     sender.send(report)
     time.sleep(2 * SETTLE)
     os._exit(1)
 
 
-def end_with_parent() -> None:
-    """End this process with the first one, however that ends."""
+def _end_with_parent() -> None:
+    """End this process when the first one ends, however it ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a device's process has a parent"
     parent.join()
     os._exit(1)
 
 
-def watch(devices: list[Device]) -> DeviceReport | None:
-    """Wait until all devices are done, or one fails; when one stops, the others are to follow.
+def _watch(devices: list[_Device]) -> DeviceReport | None:
+    """Wait until all devices are done or one fails, and stop the others when one stops.
 
     Returns:
         The cause of the failure, or how a device stopped; None where all are done.
@@ -291,19 +289,19 @@ def watch(devices: list[Device]) -> DeviceReport | None:
     while running:
         for reports in connection.wait(list(running)):
             device = running.pop(reports)  # pyright: ignore[reportArgumentType] - from there
-            report = outcome(device, len(devices))
+            report = _outcome(device, len(devices))
             if report.kind not in ("done", "stopped"):
-                report = cause(report, list(running.values()), len(devices))
+                report = _cause(report, list(running.values()), len(devices))
             if report.kind == "stopped" and stopped is None:
                 stopped = report
-                pass_on(signal.SIGTERM, list(running.values()), FOLLOWING)
+                _pass_on(signal.SIGTERM, list(running.values()), FOLLOWING)
             elif report.kind != "done" and stopped is None:
                 return report
     return stopped
 
 
-def outcome(device: Device, devices: int) -> DeviceReport:
-    """What a device reported, or how it ended without a word."""
+def _outcome(device: _Device, devices: int) -> DeviceReport:
+    """Return what a device reported, or how it ended without a report."""
     try:
         return device.reports.recv()
     except (EOFError, ConnectionResetError):
@@ -319,8 +317,8 @@ def outcome(device: Device, devices: int) -> DeviceReport:
     return DeviceReport("died", f"device {device.rank} of {devices}: its process {how}")
 
 
-def cause(first: DeviceReport, others: list[Device], devices: int) -> DeviceReport:
-    """The cause among its consequences: the others fail where a device ends or falls silent."""
+def _cause(first: DeviceReport, others: list[_Device], devices: int) -> DeviceReport:
+    """Return the cause of a failure: when one device ends or hangs, the others fail too."""
     if first.kind in ("bad input", "died"):
         return first
     deadline = time.monotonic() + SETTLE
@@ -328,7 +326,7 @@ def cause(first: DeviceReport, others: list[Device], devices: int) -> DeviceRepo
     while silent and (left := deadline - time.monotonic()) > 0:
         for reports in connection.wait(list(silent), timeout=left):
             device = silent.pop(reports)  # pyright: ignore[reportArgumentType] - from there
-            report = outcome(device, devices)
+            report = _outcome(device, devices)
             if report.kind in ("died", "stopped"):
                 return report
     if first.kind == "timeout" and silent:
@@ -339,8 +337,8 @@ def cause(first: DeviceReport, others: list[Device], devices: int) -> DeviceRepo
     return first
 
 
-def pass_on(number: int, devices: list[Device], grace: float) -> None:
-    """Send a signal to devices, and end those that have not ended some seconds later."""
+def _pass_on(number: int, devices: list[_Device], grace: float) -> None:
+    """Send a signal to devices, and kill those that have not ended within some seconds."""
     for device in devices:
         if device.process.is_alive() and device.process.pid is not None:
             os.kill(device.process.pid, number)
@@ -350,14 +348,14 @@ def pass_on(number: int, devices: list[Device], grace: float) -> None:
 
 
 @contextmanager
-def signals_passed_on(devices: list[Device]) -> Iterator[list[int]]:
-    """Pass signals on to devices, and collect them; a second SIGINT ends the devices at once."""
+def _signals_passed_on(devices: list[_Device]) -> Iterator[list[int]]:
+    """Pass signals on to devices and collect them; a second SIGINT kills the devices."""
     received: list[int] = []
 
     def handle(number: int, _: Any) -> None:
         received.append(number)
         if len(received) == 1:
-            pass_on(number, devices, GRACE)
+            _pass_on(number, devices, GRACE)
         elif number == signal.SIGINT:
             for device in devices:
                 device.process.kill()

@@ -1,4 +1,4 @@
-"""What Lightning says about other products and its own future is kept from the screen."""
+"""Lightning's messages and signal handlers, as far as a run does without them."""
 
 import logging
 import warnings
@@ -11,9 +11,7 @@ def hide_hints() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings(
-        "ignore", message=".*sync_dist=True.*"
-    )  # ours are sums over all already
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # ours are sums over all
     warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # on resuming
     warnings.filterwarnings("ignore", message=".*Previous log files in this directory")  # of CSV
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
@@ -22,7 +20,7 @@ def hide_hints() -> None:
 def take_over_signals(trainer: L.Trainer) -> None:
     """Take SIGTERM from Lightning, whose handler hangs on several devices.
 
-    Its broadcast before each block goes too: `SignalStop` asks in its place.
+    Its broadcast before each block goes too: `SignalStop` does the same with one integer.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None

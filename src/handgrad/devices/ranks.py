@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as torchrun, srun or our own launcher says."""
+"""Place of this process among several, as torchrun, srun or our own launcher sets it."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which Python is 
 
 
 def launched_by() -> str | None:
-    """What started this process as one of several: "torchrun", "srun", or None."""
+    """Return what started this process as one of several: "torchrun", "srun", or None."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "torchrun"
     in_job = os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
@@ -20,14 +20,14 @@ def launched_by() -> str | None:
 
 
 def processes_per_node() -> int | None:
-    """How many processes torchrun or srun started on this node; None where it does not say."""
+    """Return how many processes torchrun or srun started on this node; None if it does not say."""
     names = {"torchrun": "LOCAL_WORLD_SIZE", "srun": "SLURM_NTASKS_PER_NODE"}
     started = os.environ.get(names.get(launched_by() or "", ""))
     return None if started is None else int(started)
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes the run's folder."""
+    """Return whether this process is the one that writes the run's folder."""
     name = {"torchrun": "RANK", "srun": "SLURM_PROCID", None: "NODE_RANK"}[launched_by()]
     return int(os.environ.get(name, "0")) == 0
 
@@ -36,7 +36,7 @@ def is_first() -> bool:
 def one_folder() -> Iterator[None]:
     """Keep Hydra from making a run's folder for each of several processes.
 
-    The first process makes it. Nothing that the others put into theirs is of use, so they get one
+    The first process makes it. Nothing of use is written to the others' folders, so they get one
     that is removed at the end, unless the command line names one for all.
     """
     if is_first():

@@ -1,9 +1,9 @@
-"""SIGINT and SIGTERM end a process in order: at once, or in a training between two updates.
+"""Signals that end a process in order: at once, or during training between two updates.
 
-A handler here only notes the signal, and never talks to other devices: Lightning's does, and hangs
-until the timeout where not all devices were signalled (its issue 20806). Within a job of SLURM,
-SIGUSR1 says that the time is over: the run is saved, and the job queued again. SIGTERM does not
-queue it again, because it is also how a job is cancelled.
+The handler only notes the signal, and never communicates with other devices: Lightning's does, and
+hangs until the timeout where not all devices received the signal (its issue 20806). Within a SLURM
+job, SIGUSR1 says that the time is over: the run is saved and the job queued again. SIGTERM does not
+queue it again, because that is also how a job is cancelled.
 """
 
 import os
@@ -23,13 +23,13 @@ EXIT_CODES = tuple(128 + number for number in ENDING)
 
 
 @dataclass
-class State:
-    """What is known of this process's signals.
+class _State:
+    """Holds what this process knows of its signals.
 
     Attributes:
         received: the first one; 0 for none.
-        held: whether somebody looks at it between two updates, so that nothing is to end before.
-        watched: whether another process decides when to wait no longer.
+        held: whether training checks it between two updates, so that nothing may end before.
+        watched: whether another process decides when to stop waiting.
     """
 
     received: int = 0
@@ -37,16 +37,16 @@ class State:
     watched: bool = False
 
 
-STATE = State()
+STATE = _State()
 
 
 def received() -> int:
-    """The first signal that asked this process to end; 0 for none."""
+    """Return the first signal that asked this process to end; 0 for none."""
     return STATE.received
 
 
 def hold() -> None:
-    """Let signals wait from here on for somebody who looks at `received`."""
+    """Let signals wait from here on for a caller that checks `received`."""
     STATE.held = True
 
 
@@ -56,18 +56,18 @@ def release() -> None:
 
 
 def leave_if_asked() -> None:
-    """Leave because of a signal that waited, or whose end somebody swallowed."""
+    """Exit if a signal waited, or if the exit that it caused was swallowed."""
     if STATE.received:
         sys.exit(128 + STATE.received)
 
 
-def note(number: int, _: FrameType | None) -> None:
-    """The handler: end, or wait; whoever presses Ctrl-C twice waits no longer."""
+def _note(number: int, _: FrameType | None) -> None:
+    """Handle a signal: exit, or let it wait; a second Ctrl-C exits immediately."""
     impatient = STATE.received and number == signal.SIGINT and not STATE.watched
     if STATE.received and not impatient:
         return
     if impatient and not STATE.held:
-        os._exit(128 + STATE.received)  # it is ending already, and takes too long
+        os._exit(128 + STATE.received)  # it is exiting already, and takes too long
     STATE.received = STATE.received or number
     if impatient or not STATE.held:
         STATE.held = False
@@ -75,45 +75,47 @@ def note(number: int, _: FrameType | None) -> None:
 
 
 def handled_numbers() -> list[signal.Signals]:
-    """The signals that end a run; SIGUSR1 is one of them within a job of SLURM."""
+    """Return the signals that end a run; SIGUSR1 is one of them within a SLURM job."""
     return list(ENDING if "SLURM_JOB_ID" in os.environ else ENDING[:2])
 
 
 @contextmanager
 def handled(*, watched: bool = False) -> Iterator[None]:
-    """End this process in order on a signal, with exit code 128 and its number.
+    """End this process in order on a signal, with 128 plus its number as exit code.
 
     Args:
-        watched: whether another process started this one and decides when to wait no longer.
+        watched: whether another process started this one and decides when to stop waiting.
     """
     global STATE
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    STATE = State(watched=watched or ranks.launched_by() is not None)
-    before = {number: signal.signal(number, note) for number in handled_numbers()}
+    STATE = _State(watched=watched or ranks.launched_by() is not None)
+    before = {number: signal.signal(number, _note) for number in handled_numbers()}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
     try:
         try:
             yield
         except Exception as error:
-            if isinstance(error.__context__, SystemExit):  # what was left then failed to tidy up
+            if isinstance(
+                error.__context__, SystemExit
+            ):  # the code it interrupted then failed to tidy up
                 leave_if_asked()
             raise
         leave_if_asked()
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGUSR1 and not watched and ranks.is_first():
-            queue_again()
+            _queue_again()
         raise
     finally:
-        if not watched:  # whose end is not to be disturbed by signals that are passed on
+        if not watched:  # its end must not be disturbed by signals that are passed on
             for number, handler in before.items():
                 signal.signal(number, handler)
 
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Let signals wait while a process is started; it inherits that, until it handles them."""
+    """Block signals while a process is started, which inherits that until it handles them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, handled_numbers())
     try:
         yield
@@ -121,7 +123,7 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def queue_again() -> None:
+def _queue_again() -> None:
     """Ask SLURM to start this job again; one line on standard error where it cannot."""
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:

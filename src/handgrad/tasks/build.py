@@ -22,8 +22,7 @@ from handgrad.dashboard.callback import Dashboard
 from handgrad.dashboard.pictures.callback import Album, next_picture
 from handgrad.data.checks import available_memory
 from handgrad.data.module import ExampleData
-from handgrad.devices import equal_weights
-from handgrad.devices.equal_weights import DriftCheck
+from handgrad.devices.equal_weights import DriftCheck, EqualWeights
 from handgrad.devices.lightning import hide_hints, take_over_signals
 from handgrad.module import Schedule, TwoLayerNetwork
 from handgrad.runs import loading, resume
@@ -172,7 +171,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
             "bf16-true, 32-true or 64-true"
         )
     hide_hints()
-    flags["strategy"] = equal_weights.choose(flags, flags.pop("timeout"))
+    flags["strategy"] = EqualWeights.for_flags(flags, flags.pop("timeout"))
     callbacks = [*extra]
     if flags["enable_progress_bar"]:
         callbacks.append(TrainingProgress())

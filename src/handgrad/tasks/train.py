@@ -45,8 +45,8 @@ def run(
     training = build.training(config, folder, watchers=watchers)
     trainer, start = training.trainer, training.start
     plan = training.data.plan(world_size=trainer.world_size)
-    small = not cpu.are_worth_it(plan.rows, *reversed(training.network.W1.shape))
-    alone = cpu.one(small or config["reproducible"] == "bitwise")
+    small = not cpu.are_worth_sharing(plan.rows, *reversed(training.network.W1.shape))
+    alone = cpu.one_thread(small or config["reproducible"] == "bitwise")
     with alone, claimed(folder) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             print(*start.notes, sep="\n", end="\n" if start.notes else "")

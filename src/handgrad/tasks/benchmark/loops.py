@@ -37,7 +37,7 @@ class HandWritten(Loop):
 
         equations, shape = Captured(compute, params), self.work.shape
         sizes = (shape.batch_size, shape.in_features, shape.hidden_features)
-        with cpu.one(not cpu.are_worth_it(*sizes)):
+        with cpu.one_thread(not cpu.are_worth_sharing(*sizes)):
             for X, Y in batches:
                 write(trained, equations(X, Y)[1])
                 optimizer.step()
