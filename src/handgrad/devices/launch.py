@@ -258,7 +258,7 @@ def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connectio
 
 
 def _keep_silent() -> None:
-    """Silence a device that is not the first; its errors are reported, not printed."""
+    """Silence a device that is not the first, whose errors are reported instead of printed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     warnings.simplefilter("ignore")
 
@@ -349,7 +349,7 @@ def _pass_on(number: int, devices: list[_Device], grace: float) -> None:
 
 @contextmanager
 def _signals_passed_on(devices: list[_Device]) -> Iterator[list[int]]:
-    """Pass signals on to devices and collect them; a second SIGINT kills the devices."""
+    """Pass signals on to devices and collect them, and kill the devices on a second SIGINT."""
     received: list[int] = []
 
     def handle(number: int, _: Any) -> None:

@@ -20,7 +20,7 @@ def launched_by() -> str | None:
 
 
 def processes_per_node() -> int | None:
-    """Return how many processes torchrun or srun started on this node; None if it does not say."""
+    """Return how many processes torchrun or srun started on this node, or None if unknown."""
     names = {"torchrun": "LOCAL_WORLD_SIZE", "srun": "SLURM_NTASKS_PER_NODE"}
     started = os.environ.get(names.get(launched_by() or "", ""))
     return None if started is None else int(started)

@@ -41,7 +41,7 @@ STATE = _State()
 
 
 def received() -> int:
-    """Return the first signal that asked this process to end; 0 for none."""
+    """Return the first signal that asked this process to end, or 0."""
     return STATE.received
 
 
@@ -62,7 +62,7 @@ def leave_if_asked() -> None:
 
 
 def _note(number: int, _: FrameType | None) -> None:
-    """Handle a signal: exit, or let it wait; a second Ctrl-C exits immediately."""
+    """Exit on a signal or let it wait, but on a second Ctrl-C exit immediately."""
     impatient = STATE.received and number == signal.SIGINT and not STATE.watched
     if STATE.received and not impatient:
         return
@@ -75,7 +75,7 @@ def _note(number: int, _: FrameType | None) -> None:
 
 
 def handled_numbers() -> list[signal.Signals]:
-    """Return the signals that end a run; SIGUSR1 is one of them within a SLURM job."""
+    """Return the signals that end a run, with SIGUSR1 within a SLURM job."""
     return list(ENDING if "SLURM_JOB_ID" in os.environ else ENDING[:2])
 
 
@@ -124,7 +124,7 @@ def blocked() -> Iterator[None]:
 
 
 def _queue_again() -> None:
-    """Ask SLURM to start this job again; one line on standard error where it cannot."""
+    """Ask SLURM to start this job again, and print one line on standard error about it."""
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"

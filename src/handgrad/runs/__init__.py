@@ -1,1 +1,1 @@
-"""What a run leaves in its folder, and how a training goes on from it."""
+"""Files that a run leaves in its folder, and how a training goes on from them."""

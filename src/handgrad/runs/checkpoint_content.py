@@ -1,4 +1,4 @@
-"""The check of a checkpoint's content: it may come from anywhere, and nothing it names is run.
+"""Check of a checkpoint's content: it may come from anywhere, and nothing it names is run.
 
 Its tensors, sizes and names are compared with what training writes before anything is made of
 them. Of its data, only the sources of this package are made again, with keys that their schema
@@ -65,7 +65,7 @@ class _Evaluation(Node):
 
 
 class _Content(Node):
-    """Holds what applying the network needs; the rest of a checkpoint belongs to the Trainer."""
+    """Holds the part of a checkpoint that applying its network needs."""
 
     model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
 

@@ -172,7 +172,7 @@ def _unpickled(path: Path, file: io.BytesIO | Path, *, mmap: bool = False) -> di
 
 
 def _damage(content: bytes) -> str:
-    """Return what is wrong with a file's bytes; empty where nothing is.
+    """Return what is wrong with a file's bytes, which is empty for a good file.
 
     A file without a seal, of another program, is checked against the checksums of its archive.
     """
@@ -204,7 +204,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Path | None = None
     ) -> None:
-        """Write a checkpoint; `storage_options` is where an existing one is kept."""
+        """Write a checkpoint, and keep an existing one where `storage_options` says."""
         write(checkpoint, Path(path), storage_options)
 
     @override

@@ -23,7 +23,7 @@ PACKAGES = ("torch", "lightning", "hydra-core", "numpy")
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the system releases it however the process ends.
+    """Hold a folder for this process, which releases it however it ends.
 
     Once it is held, temporary files in it are left from a run that was killed, and are removed.
 
@@ -108,7 +108,7 @@ def write_run(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says of the code's own checkout; None where it is not one."""
+    """Return what git says of the code's own checkout, or None where it is not one."""
     try:
         answer = subprocess.run(
             ["git", *arguments],

@@ -53,7 +53,7 @@ class LiveCheck(Callback):
 
     @classmethod
     def from_keys(cls, keys: dict[str, Any]) -> "LiveCheck":
-        """Return the check that check.* asks for; check.precision is of task=check alone."""
+        """Return the check that the keys check.* ask for, but for check.precision of task=check."""
         return cls(**{name: value for name, value in keys.items() if name != "precision"})
 
     @override
@@ -114,7 +114,7 @@ class LiveCheck(Callback):
     def _audit(
         self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
     ) -> Report | None:
-        """Audit the rule on some examples; return None where this device's shard is empty."""
+        """Return the audit of the rule on some examples, or None for an empty shard."""
         if examples is None:
             return None
         X, Y = examples
@@ -126,7 +126,7 @@ class LiveCheck(Callback):
             )
 
     def _checksum_ratios(self, trainer: L.Trainer, network: TwoLayerNetwork) -> dict[str, float]:
-        """Return the last gradient's residuals over their bounds; nothing for an empty shard."""
+        """Return the last gradient's residuals over their bounds, or nothing for an empty shard."""
         seen = network.updates.result_to_judge()
         if seen is None or seen.gradients.dz1 is None:
             return {}
@@ -191,7 +191,7 @@ class LiveCheck(Callback):
 
 
 def _examples_of(block: Block, update: Update) -> tuple[Tensor, Tensor] | None:
-    """Return the first rows of this device's first microbatch; None where its shard is empty."""
+    """Return the first rows of this device's first microbatch, or None for an empty shard."""
     if not update.pieces:
         return None
     first = update.pieces[0]

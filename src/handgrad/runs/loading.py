@@ -73,7 +73,7 @@ def _first_good(paths: list[Path]) -> Saved:
 
 
 def _good_one_beside(damaged: list[Path]) -> str:
-    """Name the newest usable checkpoint in the folder of damaged ones; empty where none is."""
+    """Name the newest usable checkpoint beside damaged ones, if there is one."""
     good: list[tuple[int, Path]] = []
     for path in damaged[0].parent.glob("*.ckpt"):
         with suppress(Damaged):
@@ -116,13 +116,13 @@ def is_done(folder: Path) -> bool:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """Return the final figures of a run; none where it did not come to its end."""
+    """Return the final figures of a run, or none if it did not come to its end."""
     path = folder / "metrics.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def checkpoint_to_continue(folder: Path, config: dict[str, Any]) -> str | None:
-    """Return the `ckpt_path` that resumes a run of a sweep; None where it left no checkpoint.
+    """Return the `ckpt_path` that resumes a run of a sweep, or None if it left no checkpoint.
 
     Args:
         folder: of the run.

@@ -52,7 +52,7 @@ class TrainingProgress(ProgressBar):
         self.bar.start()
 
     def _total_updates(self, trainer: L.Trainer) -> int | None:
-        """Return the number of updates of the whole training; None where only the clock ends it."""
+        """Return the number of updates of the training, or None if only the clock ends it."""
         plan = trainer.datamodule.plan()  # pyright: ignore[reportAttributeAccessIssue] - ours
         bounds = []
         if trainer.max_epochs and trainer.max_epochs > 0:

@@ -45,7 +45,7 @@ class Start:
     checkpoint: dict[str, Any] | None = None
 
     def hand_to(self, trainer: L.Trainer) -> Path | None:
-        """Give the checkpoint to a Trainer, which need not read it again; return its path."""
+        """Give the Trainer the checkpoint, which it then does not read again, and return its path."""
         if self.path is not None and self.checkpoint is not None:
             files = trainer.strategy.checkpoint_io
             assert isinstance(files, CheckpointFiles), "every Trainer is made with them"
@@ -122,7 +122,7 @@ def _check_fits(
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return what differs, each with both values; None stands for a key that is not there."""
+    """Return what differs, each with both values, of which None stands for a missing key."""
     return [
         f"{key}={was.get(key)}, now {now.get(key)}"
         for key in dict.fromkeys((*was, *now))
@@ -153,7 +153,7 @@ class _GoesOn(Protocol):
     """A logger whose files go on where an earlier life of the run stopped."""
 
     def forget_after(self, step: int) -> None:
-        """Drop the points after an update; -1 to keep none."""
+        """Drop the points after an update, or all of them if it is -1."""
         ...
 
 

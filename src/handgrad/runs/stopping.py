@@ -16,7 +16,7 @@ from handgrad.runs.checkpointing import LastCheckpoint
 
 
 def _agreed_signal(trainer: L.Trainer) -> int:
-    """Return the signal that any device received, the same on all devices; 0 for none."""
+    """Return the signal that any device received, the same on all devices, or 0."""
     if trainer.world_size == 1:
         return signals.received()
     asked = torch.tensor(signals.received(), device=trainer.strategy.root_device)

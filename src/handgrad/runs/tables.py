@@ -20,7 +20,7 @@ SIGNED_NUMBER = re.compile(r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?") 
 
 
 def safe(text: object) -> str:
-    """Quote a user's text that a spreadsheet would run as a formula; numbers stay as they are.
+    """Quote a user's text that a spreadsheet would run as a formula, but not a number.
 
     It gets an apostrophe before it: OWASP, CSV injection
     (owasp.org/www-community/attacks/CSV_Injection).
@@ -140,7 +140,7 @@ def write_csv(
     rows: Iterable[Sequence[object]],
     as_is: Collection[str] = (),
 ) -> None:
-    """Write a CSV file in which no text is a formula to a spreadsheet; see `safe`.
+    """Write a CSV file in which no text is a formula to a spreadsheet (see `safe`).
 
     Args:
         path: of the file.
