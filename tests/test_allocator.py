@@ -9,7 +9,7 @@ import pytest
 PAGES_FAULTED = """
 import resource, sys
 import torch
-from handgrad.allocator import keep_freed_memory
+from handgrad.devices.cpu import keep_freed_memory
 from handgrad.backprop import Parameters, backward, forward
 
 if sys.argv[1] == "kept":

@@ -45,7 +45,7 @@ class Start:
     checkpoint: dict[str, Any] | None = None
 
     def hand_to(self, trainer: L.Trainer) -> Path | None:
-        """Give the Trainer the checkpoint, which it then does not read again, and return its path."""
+        """Return the path, and give the Trainer the checkpoint, so that it is not read again."""
         if self.path is not None and self.checkpoint is not None:
             files = trainer.strategy.checkpoint_io
             assert isinstance(files, CheckpointFiles), "every Trainer is made with them"
