@@ -15,7 +15,6 @@ from typing_extensions import override
 
 from handgrad.backprop import Parameters
 from handgrad.devices import launch
-from handgrad.devices.lightning import hide_hints
 from handgrad.runs.checkpointing import Resumable
 from handgrad.runs.live_check import LiveCheck
 from handgrad.runs.resume import fingerprint_of
@@ -68,7 +67,6 @@ class AsUsersRunIt(Contender):
 
     def _fitted(self, folder: Path, extra: list[Callback]) -> L.Trainer:
         """Return a Trainer after a few updates on the first batch alone, without a logger."""
-        hide_hints()
         inputs, targets = next(self.work.batches(1))
         path = folder / "batch.npz"
         np.savez(path, X=inputs.numpy(), y=targets.numpy().astype(np.int8))

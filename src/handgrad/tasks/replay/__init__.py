@@ -16,7 +16,6 @@ from rich.progress import track
 
 from handgrad.config.schema import PublishedFigure
 from handgrad.dashboard.pictures.canvas import publish
-from handgrad.devices.lightning import hide_hints
 from handgrad.runs.folder import point_to, write_run
 from handgrad.tasks import build
 from handgrad.tasks.replay import picture, report, runs
@@ -32,7 +31,6 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if a run's configuration or data are wrong.
         Failed: if a run fails.
     """
-    hide_hints()
     replay, console = config["replay"], Console()
     name = HydraConfig.get().runtime.choices["experiment"] or "replay"
     planned = runs.plan(config, overrides, folder)
