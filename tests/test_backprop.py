@@ -1,5 +1,6 @@
 """Equations against references that share no code with them."""
 
+import math
 from typing import Any
 
 import oracles
@@ -448,3 +449,29 @@ def test_the_slope_along_a_random_direction_is_the_finite_difference(
     )
     rise = cost.value(backprop.forward(ahead, X), Y) - cost.value(backprop.forward(behind, X), Y)
     assert float(rise) / (2 * h) == pytest.approx(slope, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("target", [0.0, 1e-4, 0.3, 1.0])
+def test_the_cross_entropy_keeps_all_digits_where_the_answer_is_right(
+    target: float, dtype: torch.dtype
+) -> None:
+    """Against Python's own log1p and exp in float64; at Y = 0, z2 = -20 the loss is 2e-9."""
+    for z in (-80.0, -40.0, -17.0, -10.0, -1.0, 0.0, 1.0, 10.0, 17.0, 40.0, 80.0):
+        z2, Y = torch.tensor([[z]], dtype=dtype), torch.tensor([[target]], dtype=dtype)
+        y = Y.item()
+        above, below = (
+            -(min(each, 0.0) - math.log1p(math.exp(-abs(each)))) for each in (z, -z)
+        )  # -log sigma(z), -log sigma(-z)
+        true = y * above + (1 - y) * below
+        given = backprop.cost(Activations(z2, z2, z2, z2.sigmoid()), Y).item()
+        assert given == pytest.approx(true, rel=8 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("target", [0.0, 0.25, 1.0])
+def test_the_cross_entropys_derivative_at_zero_is_a_half_minus_the_target(target: float) -> None:
+    z2 = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    Y = torch.full_like(z2, target)
+    backprop.cost(Activations(z2, z2, z2, z2.sigmoid()), Y).backward()
+    assert z2.grad is not None
+    assert z2.grad.item() == 0.5 - target

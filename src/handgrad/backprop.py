@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import logsigmoid
 
 
 class Parameters(NamedTuple):
@@ -92,7 +92,8 @@ def cost(activations: Activations, Y: Tensor) -> Tensor:
     """Return the cross-entropy J = -(1/m) sum [Y log A2 + (1 - Y) log(1 - A2)].
 
     The sum is over examples and outputs. PyTorch's own "mean" is smaller by a factor of n_y. J is
-    computed from z2, because log A2 loses every digit where a sigmoid saturates.
+    computed from z2, because log A2 loses every digit where a sigmoid saturates, and by logsigmoid
+    on both sides, because `binary_cross_entropy_with_logits` loses them where Y is 0 and z2 < -10.
 
     Args:
         activations: z2 (m, n_y) from `forward`.
@@ -106,7 +107,7 @@ def cost(activations: Activations, Y: Tensor) -> Tensor:
     """
     z2 = activations.z2
     require_same_shape(Y, z2)
-    losses = binary_cross_entropy_with_logits(z2, Y, reduction="none")  # (m, n_y)
+    losses = -(Y * logsigmoid(z2) + (1 - Y) * logsigmoid(-z2))  # (m, n_y)
     return losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32)) / len(Y)
 
 

@@ -142,16 +142,24 @@ def output_delta(at: Point) -> Estimate:
     derivative of dz2 by A2, which autograd's second derivative gives for any cost that is a sum
     over outputs. Half of the second derivative of dz2 by A2 is below 2 for both costs here.
     """
-    z1, A1, z2, _ = at.activations
+    z2 = at.activations.z2
+    dz2, _ = _derivatives_by_z2(at, z2)  # (m, n_y)
+    # Where A2 is 0 or 1 to the last digit, autograd's second derivative has none left.
+    near = z2.clamp(-30, 30)
+    by_A2 = _derivatives_by_z2(at, near)[1].abs() / _sigmoid_prime(near)  # (m, n_y)
+    error = by_A2 * at.A2_error + 2 * at.A2_error**2 + 4 * at.rounding.unit * dz2.abs()
+    return Estimate(dz2, error + len(dz2) * at.rounding.underflow)  # a rule may hold dz2 / m
+
+
+def _derivatives_by_z2(at: Point, z2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return autograd's first and second derivative of each example's cost by z2, (m, n_y)."""
+    z1, A1, _, _ = at.activations
     z2 = z2.clone().requires_grad_()
     with torch.enable_grad():
         value = at.cost.value(Activations(z1, A1, z2, torch.sigmoid(z2)), at.Y) * len(at.Y)
-        (dz2,) = torch.autograd.grad(value, z2, create_graph=True)  # (m, n_y)
-        (by_z2,) = torch.autograd.grad(dz2.sum(), z2)  # (m, n_y)
-    z2, dz2, rounding = z2.detach(), dz2.detach(), at.rounding
-    by_A2 = by_z2.abs() / _sigmoid_prime(z2).clamp(min=1e-300)
-    error = by_A2 * at.A2_error + 2 * at.A2_error**2 + 4 * rounding.unit * dz2.abs()
-    return Estimate(dz2, error + len(dz2) * rounding.underflow)  # a rule may hold dz2 / m
+        (dz2,) = torch.autograd.grad(value, z2, create_graph=True)
+        (by_z2,) = torch.autograd.grad(dz2.sum(), z2)
+    return dz2.detach(), by_z2
 
 
 def layer_gradients(
