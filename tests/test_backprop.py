@@ -1,6 +1,7 @@
 """Equations against references that share no code with them."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import oracles
@@ -475,3 +476,22 @@ def test_the_cross_entropys_derivative_at_zero_is_a_half_minus_the_target(target
     backprop.cost(Activations(z2, z2, z2, z2.sigmoid()), Y).backward()
     assert z2.grad is not None
     assert z2.grad.item() == 0.5 - target
+
+
+def test_the_page_tells_what_a_saturated_unit_loses() -> None:
+    page = (Path(__file__).parents[1] / ".github" / "docs" / "lessons.md").read_text()
+    for dtype in (torch.float32, torch.bfloat16):
+        lost: dict[str, list[str]] = {"A2 - Y": [], "A1 * (1 - A1)": []}
+        for z in (5.0, 10.0, 15.0, 17.0):
+            below = 1 / (1 + math.exp(z))  # sigma(-z)
+            A = torch.sigmoid(torch.tensor(z, dtype=dtype))
+            dz2, slope = (A - 1).item(), (A * (1 - A)).item()
+            true = below * (1 - below)
+            lost["A2 - Y"].append(f"{abs(dz2 + below) / below:.2%}")
+            lost["A1 * (1 - A1)"].append(f"{abs(slope - true) / true:.2%}")
+            kept = torch.sigmoid(torch.tensor(-z, dtype=dtype))
+            assert kept.item() == pytest.approx(below, rel=torch.finfo(dtype).eps)
+            assert (A * kept).item() == pytest.approx(true, rel=2 * torch.finfo(dtype).eps)
+        for line, figures in lost.items():
+            name = str(dtype).removeprefix("torch.")
+            assert f"| `{line}`, {name} | {' | '.join(figures)} |" in page
