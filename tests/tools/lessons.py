@@ -2,7 +2,7 @@
 
     python tests/tools/lessons.py
 
-Every run is a run of train.py, on the digits, with the defaults but for what `COMMON` says.
+Each run is one of train.py on the digits, with the defaults and the overrides of `COMMON`.
 """
 
 import json
@@ -33,16 +33,16 @@ CURVES = ("cost/train", "accuracy/train", "cost/val", "accuracy/val")
 COST_FACTOR, ACCURACY_POINTS = 1.5, 0.02  # how far from every right run a chart stands out
 
 
-class Run(NamedTuple):
-    """What one run left; what is NaN there is infinite here."""
+class LessonRun(NamedTuple):
+    """Holds the results of one run, with infinity in place of NaN."""
 
-    accuracy: float  # of the best checkpoint on the test part
+    accuracy: float  # of the best checkpoint on the test split
     curves: dict[str, float]  # where each ends: the mean of its last tenth
     checks: dict[str, float]  # the highest point of each
 
 
 def sweep(folder: Path, *overrides: str) -> list[Path]:
-    """The folders of the runs of `python train.py -m`, in the order of its jobs."""
+    """Run `python train.py -m`, and return the folders of its runs in the order of its jobs."""
     command = [sys.executable, str(ROOT / "train.py"), "-m", *COMMON, *overrides]
     done = subprocess.run(
         [*command, f"hydra.sweep.dir={folder}"],
@@ -57,27 +57,27 @@ def sweep(folder: Path, *overrides: str) -> list[Path]:
 
 
 def metrics(job: Path) -> dict[str, Any]:
-    """The final figures of a run."""
+    """Return the final figures of a run."""
     return json.loads((job / "metrics.json").read_text())
 
 
-def read(job: Path) -> Run:
-    """The figures and curves of a training."""
+def read(job: Path) -> LessonRun:
+    """Return the figures and curves of a training."""
     events = EventAccumulator(str(job), size_guidance={"scalars": 0}).Reload()
     points = {
         tag: [math.inf if math.isnan(point.value) else point.value for point in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
     tails = {tag: points[tag][-max(1, len(points[tag]) // 10) :] for tag in CURVES}
-    return Run(
+    return LessonRun(
         metrics(job)["accuracy/test"],
         {tag: sum(tail) / len(tail) for tag, tail in tails.items()},
         {tag: max(values) for tag, values in points.items() if tag.startswith("check/")},
     )
 
 
-def stands_out(tag: str, runs: list[Run], right: list[Run]) -> bool:
-    """Whether the curve of every run ends clearly outside those of all right runs."""
+def stands_out(tag: str, runs: list[LessonRun], right: list[LessonRun]) -> bool:
+    """Return whether the curve of every run ends clearly outside those of all right runs."""
     ends = [run.curves[tag] for run in right]
     low, high = min(ends), max(ends)
     if tag.startswith("cost/"):
@@ -87,8 +87,8 @@ def stands_out(tag: str, runs: list[Run], right: list[Run]) -> bool:
     return not any(low <= run.curves[tag] <= high for run in runs)
 
 
-def learns(runs: list[Run], right: list[Run]) -> str:
-    """How the test accuracy compares with the right run's from the same seed."""
+def learns(runs: list[LessonRun], right: list[LessonRun]) -> str:
+    """Compare the test accuracy with that of the right run with the same seed."""
     if any(math.isinf(run.curves["cost/train"]) for run in runs):
         return "diverges"
     if median(run.accuracy for run in runs) < 0.5:
@@ -97,8 +97,8 @@ def learns(runs: list[Run], right: list[Run]) -> str:
     return "yes" if lost < 0.01 else "less"
 
 
-def figures(runs: list[Run]) -> str:
-    """Test accuracy and final cost: the medians over the seeds, and the accuracies' range."""
+def figures(runs: list[LessonRun]) -> str:
+    """Return test accuracy and final cost: medians over the seeds, and the range of accuracies."""
     accuracies = [run.accuracy for run in runs]
     lowest, middle, highest = min(accuracies), median(accuracies), max(accuracies)
     cost = median(run.curves["cost/train"] for run in runs)
@@ -106,8 +106,8 @@ def figures(runs: list[Run]) -> str:
     return f"{middle:.1%} ({100 * lowest:.1f} to {100 * highest:.1f}) | {shown}"
 
 
-def row(name: str, wrong: list[str], runs: list[Run], right: list[Run]) -> str:
-    """One line of the table."""
+def row(name: str, wrong: list[str], runs: list[LessonRun], right: list[LessonRun]) -> str:
+    """Return one line of the table."""
     lines = "<br>".join(f"`{left} = {wrong}`" for left, wrong in MISTAKES[name].items())
     curves = [tag for tag in CURVES if stands_out(tag, runs, right)]
     checks = [tag for tag in runs[0].checks if all(run.checks[tag] > 0 for run in runs)]
@@ -117,7 +117,7 @@ def row(name: str, wrong: list[str], runs: list[Run], right: list[Run]) -> str:
 
 
 def table(cost: str, names: list[str]) -> list[str]:
-    """The lines of the table for the mistakes under one cost, the right equations first."""
+    """Return the lines of the table for the mistakes under one cost, the right equations first."""
     common = (f"cost={cost}", f"seed={','.join(map(str, SEEDS))}")
     mistakes = ("backward=mistake", f"backward.mistake={','.join(names)}")
     with tempfile.TemporaryDirectory() as name:

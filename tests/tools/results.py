@@ -1,7 +1,7 @@
 """Gather replays into one page: python tests/tools/results.py FOLDER...
 
-Each folder is a replay's. The page `.github/docs/results.md`, its pictures and the README's lines
-are written from what lies there alone: a figure that no replay has measured cannot get into them.
+Each folder is that of a replay. The page `.github/docs/results.md`, its pictures and the lines of
+the README are generated from these folders alone, so that every figure in them was measured.
 """
 
 import csv
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / ".github" / "docs"
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
 BEGIN, END = "<!-- python tests/tools/results.py -->\n", "<!-- end -->"
-WIDTH, COLOURS = 900, 128  # of a picture, so that all of them together stay small
+WIDTH, COLOURS = 900, 128  # of a picture; keeps all of them together small
 HEADLINES = (
     "nielsen_chapter1",
     "nielsen_chapter3_weight_decay_100_hidden",
@@ -26,23 +26,22 @@ HEADLINES = (
 HEAD = """\
 # Published figures, replayed
 
-Generated from the folders of `task=replay` by `tests/tools/results.py`; nothing is typed by hand.
-The statistic is the source's (such as the best epoch of the best of three runs); beside it stand
-the median and the least and most over all seeds. Where a source leaves its settings open, there is
-no verdict on the number.
+`tests/tools/results.py` generated this page from the folders of `task=replay`. The statistic is
+that of the source, such as the best epoch of the best of three runs. The median, the least and the
+most are over all seeds. If a source leaves its settings open, the figure has no verdict.
 
 | experiment | PASS | FAIL | no verdict | seeds |
 |---|---|---|---|---|"""
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    """The lines of a replay's results.csv."""
+    """Return the lines of the results.csv of a replay."""
     with (folder / "results.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def page(folders: list[Path]) -> str:
-    """The whole page: a summary, then each replay's own results and picture."""
+    """Return the whole page: a summary, then the results and the picture of each replay."""
     summary, sections = [], []
     for folder in folders:
         rows = rows_of(folder)
@@ -60,7 +59,7 @@ def page(folders: list[Path]) -> str:
 
 
 def headlines(folders: list[Path]) -> list[str]:
-    """A few lines for the README: the first figure with a verdict of some experiments."""
+    """Return the lines for the README: the first figure with a verdict of some experiments."""
     lines = ["| experiment | figure | published | accepted | ours | |", "|---|---|---|---|---|---|"]
     for folder in folders:
         rows = [row for row in rows_of(folder) if row["verdict"]]
@@ -73,14 +72,14 @@ def headlines(folders: list[Path]) -> list[str]:
 
 
 def picture(folder: Path, into: Path) -> None:
-    """A replay's picture, smaller and in few colours."""
+    """Write the picture of a replay, smaller and in few colours."""
     image = Image.open(folder / "results.png").convert("RGB")
     image.thumbnail((WIDTH, WIDTH))
     image.quantize(COLOURS).save(into, optimize=True)
 
 
 def main(folders: list[Path]) -> None:
-    """Write the page, its pictures, and the README's lines between their two marks."""
+    """Write the page, its pictures, and the lines of the README between their two marks."""
     (DOCS / "results.md").write_text(page(folders), encoding="utf-8")
     (DOCS / "results").mkdir(exist_ok=True)
     for folder in folders:

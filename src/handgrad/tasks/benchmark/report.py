@@ -45,11 +45,10 @@ after the long run with those of autograd in float64: their distance, divided by
 the weights moved, is {TOLERANCE:g} at most. handgrad as users run it is task=train with logger,
 progress bar, checkpoints and live check, timed by its run/fit_seconds; the other loops do none of
 this. It computes products of up to {WORTH_SHARING:,} multiplications on one thread, as does its
-bare loop.
-Lightning runs without logger, progress bar and checkpoints. scikit-learn also computes the cost of
-each batch. JAX gathers each batch within a compiled scan over the pass. Full-batch descent makes
-{PASSES:,} passes in an epoch. The peak is the most memory that PyTorch's allocator held at once in
-three updates on one batch."""
+bare loop. Lightning runs without logger, progress bar and checkpoints. scikit-learn also computes
+the cost of each batch. JAX gathers each batch within a compiled scan over the pass. Full-batch
+descent makes {PASSES:,} passes in an epoch. The peak is the most memory that PyTorch's allocator
+held at once in three updates on one batch."""
 
 
 def markdown(measured: list[Measured]) -> str:
