@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from typing_extensions import override
 
 from handgrad.backprop import Parameters
 from handgrad.tasks.benchmark.workload import Workload
@@ -58,15 +59,15 @@ class Loop(Contender):
     def train(self, params: Parameters, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Update the parameters once with each batch."""
 
+    @override
     def run(self, updates: int) -> Timing:
-        """Make this many updates, starting from the first parameters."""
         params = self.work.first_parameters()
         start = time.perf_counter()
         self.train(params, self.work.batches(updates))
         return Timing(time.perf_counter() - start, params)
 
+    @override
     def peak_bytes(self) -> int:
-        """Return the bytes that an update needs beyond data and parameters, as allocated."""
         params, batch = self.work.first_parameters(), next(self.work.batches(1))
         self.train(params, [batch])  # so that nothing is compiled while memory is traced
         with allocations() as peak:

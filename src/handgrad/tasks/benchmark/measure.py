@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +45,8 @@ class Measured(NamedTuple):
         return None
 
 
-class Contest:
-    """Measures contenders on one shape after the other.
+class Contest(ExitStack):
+    """Measures contenders on one shape after the other; at its end it ends their processes.
 
     Args:
         config: of the whole benchmark.
@@ -54,22 +54,16 @@ class Contest:
     """
 
     def __init__(self, config: dict[str, Any], folder: Path) -> None:
+        super().__init__()
         self.config, self.folder = config, folder
+        self.path = folder / "data.npz"  # of the current shape
         self.workers: dict[str, Worker] = {}
-
-    def __enter__(self) -> "Contest":
-        """Start nothing yet: each process starts when it is first asked."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End all processes."""
-        for worker in self.workers.values():
-            worker.close()
 
     def worker(self, name: str) -> Worker:
         """Return the process of a contender; start it if it is not running."""
         if name not in self.workers or not self.workers[name].process.is_alive():
             self.workers[name] = Worker(name, self.config, self.folder)
+            self.callback(self.workers[name].close)
         return self.workers[name]
 
     def updates(
@@ -85,28 +79,18 @@ class Contest:
             seconds: of the long run at most, unless four updates take longer; those of `WHOLE`
                 take eight times as many.
         """
-        shape = self.prepare_data(row)
+        shape = Shape.parse(row, self.config["benchmark"]["examples"])
+        shape.write_data(self.config["seed"], self.path)
         entries = [Entry(self.worker(name)) for name in names]
         for entry in entries:
             entry.prepare(shape, self.path, seconds)
         for _ in range(repeats):
             for entry in entries:
                 entry.repeat()
-        self.compare(entries, shape)
+        self._compare(entries, shape)
         return [entry.measured(part, row) for entry in entries]
 
-    @property
-    def path(self) -> Path:
-        """Return the file with the data of the current shape."""
-        return self.folder / "data.npz"
-
-    def prepare_data(self, row: str) -> Shape:
-        """Draw the data of a row, and return its shape."""
-        shape = Shape.parse(row, self.config["benchmark"]["examples"])
-        shape.write_data(self.config["seed"], self.path)
-        return shape
-
-    def compare(self, entries: list["Entry"], shape: Shape) -> None:
+    def _compare(self, entries: list["Entry"], shape: Shape) -> None:
         """Measure how far the final weights of each contender are from those in float64."""
         truth = self.worker("truth")
         truth.ask("prepare", shape, self.path)

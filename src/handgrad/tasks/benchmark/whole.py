@@ -4,13 +4,14 @@ import json
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from typing_extensions import override
 
 from handgrad.backprop import Parameters
@@ -87,9 +88,14 @@ class AsUsersRunIt(Contender):
     @override
     def peak_bytes(self) -> int:
         with tempfile.TemporaryDirectory() as folder:
-            trace = _TraceUpdates()
+            peaks: list[list[int]] = []
+            tracing = ExitStack()  # from the first update to the last, without the audit before
+            trace = LambdaCallback(
+                on_train_start=lambda *_: peaks.append(tracing.enter_context(allocations())),
+                on_train_end=lambda *_: tracing.close(),
+            )
             self._fitted(Path(folder), [trace])
-        return trace.peak[0]
+        return peaks[0][0]
 
     @override
     def checkpoint_seconds(self) -> float:
@@ -107,16 +113,3 @@ class TwoProcesses(AsUsersRunIt):
     """task=train on two processes of one machine."""
 
     devices = 2
-
-
-class _TraceUpdates(Callback):
-    """Traces the allocator from the first update to the last, without the audit before them."""
-
-    @override
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.tracing = allocations()
-        self.peak = self.tracing.__enter__()
-
-    @override
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.tracing.__exit__(None, None, None)

@@ -92,22 +92,13 @@ class Workload:
             )
         scaling = Scaling("none", np.zeros(1), np.ones(1))
         self.part = Part(examples, np.arange(shape.examples), scaling, dtype, torch.device("cpu"))
+        self.inputs, self.targets = self.part.rows(slice(None))  # (N, n_x) (N, n_y)
         self.plan = BatchPlan(
             examples=shape.examples,
             batch_size=shape.batch_size,
             passes=PASSES if shape.full else 1,
             seed=config["seed"],
         )
-
-    @property
-    def inputs(self) -> Tensor:
-        """Return all inputs, (N, n_x)."""
-        return self.part.rows(slice(None))[0]
-
-    @property
-    def targets(self) -> Tensor:
-        """Return all targets, (N, n_y)."""
-        return self.part.rows(slice(None))[1]
 
     def first_parameters(self) -> Parameters:
         """Return a new copy of the first parameters, which are the same for every contender."""
