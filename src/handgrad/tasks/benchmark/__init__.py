@@ -1,4 +1,4 @@
-"""The benchmark: how long an update takes here and in other libraries, on the same batches.
+"""Benchmark: how long an update takes here and in other libraries, on the same batches.
 
 task.py        task=benchmark: every row of benchmark.rows, one after the other
 worker.py      each contender in a process of its own, started and asked from the first process
@@ -18,7 +18,7 @@ from typing import Any
 
 
 def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """Measure everything that benchmark.rows names, and write the results; see `task.run`."""
+    """Measure everything that benchmark.rows names, and write the results, as `task.run` does."""
     # Not at the top: every contender's process imports this package. With Lightning and matplotlib
     # it would take longer to start, and need memory that is not the contender's.
     from handgrad.tasks.benchmark import task

@@ -28,7 +28,7 @@ class Timing(NamedTuple):
 
 
 class Contender(ABC):
-    """One way to train; its constructor does all that is not repeated for each run.
+    """One way to train, whose constructor does all that is not repeated for each run.
 
     Args:
         work: the data, the batches and the first parameters.
@@ -44,11 +44,11 @@ class Contender(ABC):
         """Make this many updates, starting from the first parameters."""
 
     def peak_bytes(self) -> int | None:
-        """Return the bytes that an update needs beyond data and parameters; None if unknown."""
+        """Return the bytes that an update needs beyond data and parameters, or None if unknown."""
         return None
 
     def checkpoint_seconds(self) -> float | None:
-        """Return how long writing a checkpoint takes; None if the contender writes none."""
+        """Return how long writing a checkpoint takes, or None if the contender writes none."""
         return None
 
 
@@ -96,7 +96,7 @@ def allocations() -> Iterator[list[int]]:
 
 
 def _peak_of(events: list[dict]) -> int:
-    """Return the most bytes held at once; memory allocated before the trace does not count."""
+    """Return the most bytes held at once, without those allocated before the trace."""
     held: dict[int, int] = {}
     now = peak = 0
     memory = (event for event in events if event.get("name") == "[memory]")

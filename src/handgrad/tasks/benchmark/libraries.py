@@ -70,7 +70,7 @@ class _AutomaticModule(L.LightningModule):
 
 
 class LightningAutomatic(Contender):
-    """Lightning with a DataLoader and self.log; no logger, no progress bar, no checkpoints."""
+    """Lightning with a DataLoader and self.log, without logger, progress bar and checkpoints."""
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
@@ -196,7 +196,7 @@ class Jax(Contender):
         return Timing(seconds, Parameters(*(torch.from_numpy(array) for array in params)))
 
     def rows(self, updates: int) -> Iterator[np.ndarray]:
-        """Yield the examples of the updates of each pass, (updates, m); all, if full-batch."""
+        """Yield the examples of the updates of each pass, (updates, m)."""
         if self.work.shape.full:
             yield np.arange(updates, dtype=np.int32)[:, None]
             return

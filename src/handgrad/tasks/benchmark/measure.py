@@ -33,11 +33,11 @@ class Measured(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Return the median of the repeats; NaN if there are none."""
+        """Return the median of the repeats, or NaN if there are none."""
         return statistics.median(self.values) if self.values else float("nan")
 
     def ratio_to(self, contender: str, measured: "list[Measured]") -> float | None:
-        """Return the ratio of medians to a contender in the same part and row; None if missing."""
+        """Return the ratio of medians to a contender in the same part and row, or None."""
         for other in measured:
             same = (other.part, other.row, other.contender) == (self.part, self.row, contender)
             if same and self.values and other.median > 0:
@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
 
 class Contest(ExitStack):
-    """Measures contenders on one shape after the other; at its end it ends their processes.
+    """Measures contenders on one shape after the other, and ends their processes at its own end.
 
     Args:
         config: of the whole benchmark.
@@ -60,7 +60,7 @@ class Contest(ExitStack):
         self.workers: dict[str, Worker] = {}
 
     def worker(self, name: str) -> Worker:
-        """Return the process of a contender; start it if it is not running."""
+        """Return the process of a contender, started if it is not running."""
         if name not in self.workers or not self.workers[name].process.is_alive():
             self.workers[name] = Worker(name, self.config, self.folder)
             self.callback(self.workers[name].close)
@@ -119,7 +119,7 @@ class Contest(ExitStack):
 
 
 class Entry:
-    """Measures one contender; after a failure it is not asked again."""
+    """Measures one contender, which is not asked again after a failure."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -138,7 +138,7 @@ class Entry:
             self.failure = str(error)
 
     def _fitting(self, seconds: float) -> int:
-        """Return the largest power of two of updates that takes at most `seconds`; at least 4."""
+        """Return the largest power of two of updates that takes `seconds` at most, from 4 on."""
         self.worker.ask("run", 2)  # triggers late compilation
         updates, first, took = 1, self._seconds(1), 0.0
         while took < max(seconds, first) and updates < LONGEST:
@@ -154,7 +154,7 @@ class Entry:
         return self.worker.ask("run", updates)[0]
 
     def repeat(self) -> None:
-        """Time one short and one long run; start-up cancels in their difference."""
+        """Time one short and one long run, whose difference is free of start-up."""
         if self.failure:
             return
         try:

@@ -1,4 +1,4 @@
-"""Time an update of this project and of others, side by side; leave a table, a CSV and a figure."""
+"""Time an update of this project and of others, and write a table, a CSV file and a figure."""
 
 import tempfile
 from collections.abc import Iterator

@@ -26,7 +26,7 @@ CHECKPOINTS = 7  # written; the median counts
 
 
 class AsUsersRunIt(Contender):
-    """task=train with logger, progress bar, checkpoints and live check; the time of the fit."""
+    """task=train with logger, progress bar, checkpoints and live check, timed by its fit."""
 
     devices: ClassVar[int] = 1
 

@@ -34,7 +34,7 @@ PATIENCE = 5.0  # seconds until a process that does not end is killed
 
 
 class Unfit(Failed):
-    """Reports that a contender cannot do what it was asked; the message says why."""
+    """Reports why a contender cannot do what it was asked."""
 
 
 class _Answer(NamedTuple):
@@ -78,7 +78,7 @@ class Worker:
         return answer.value
 
     def close(self) -> None:
-        """End the process; kill it if it is still at work."""
+        """End the process, or kill it if it is still at work."""
         self.requests.close()
         self.process.join(PATIENCE)
         self.process.kill()
@@ -123,7 +123,7 @@ class Server:
         self.contender = contender(Workload(shape, path, self.config, contender.dtype))
 
     def answer(self, method: str, arguments: tuple[Any, ...]) -> _Answer:
-        """Call a method; any failure becomes the answer, and ends this contender alone."""
+        """Call a method, and return any failure as the answer of this contender alone."""
         try:
             value = getattr(self if method == "prepare" else self.contender, method)(*arguments)
         except ModuleNotFoundError as error:

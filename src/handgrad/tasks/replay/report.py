@@ -1,4 +1,4 @@
-"""The results of a replay: a table on the terminal, results.md and results.csv."""
+"""Results of a replay: a table on the terminal, results.md and results.csv."""
 
 import math
 from pathlib import Path

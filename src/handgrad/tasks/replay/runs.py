@@ -76,7 +76,7 @@ def train_all(runs: list[PlannedRun], jobs: int) -> Iterator[TrainedRun]:
 
 
 def _train_one(run: PlannedRun) -> TrainedRun:
-    """Train one run silently, from its last checkpoint if it has one; skip it if it is done."""
+    """Train one run silently, from its last checkpoint if it has one, unless it is done."""
     run.folder.mkdir(parents=True, exist_ok=True)
     if not loading.is_done(run.folder):
         with contextlib.redirect_stdout(io.StringIO()):

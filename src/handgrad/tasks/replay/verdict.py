@@ -50,7 +50,7 @@ class Comparison(NamedTuple):
 
     @property
     def ours(self) -> float:
-        """Return the source's statistic over our seeds; NaN if none has a value."""
+        """Return the source's statistic over our seeds, or NaN if none has a value."""
         if self.figure.seeds == "mean":
             return statistics.fmean(self.known) if self.known else math.nan
         if self.figure.seeds == "median":
@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Return the median over all seeds that have a value; NaN if none has one."""
+        """Return the median over all seeds that have a value, or NaN if none has one."""
         return statistics.median(self.known) if self.known else math.nan
 
     @property
