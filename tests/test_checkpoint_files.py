@@ -10,6 +10,7 @@ import torch
 from conftest import Train
 
 from handgrad.config.errors import BadInput
+from handgrad.runs import checkpoint_file
 from handgrad.runs.checkpoint_file import Damaged, read, write
 from handgrad.runs.folder import claimed
 
@@ -136,3 +137,22 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         claimed(tmp_path / "file" / "run"),
     ):
         pass
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_resumed_run_reads_and_hashes_its_checkpoint_once(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: bool
+) -> None:
+    untested = ("data.validation=0", "data.test=0", "trainer.max_epochs=1")  # no best.ckpt to test
+    place = (f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=mine", "-m") if sweep else ()
+    done = train(*IRIS, *untested, *place, into=tmp_path / "mine")
+    assert done.code == 0, done.err
+    (tmp_path / "mine" / "metrics.json").unlink()  # so that it is not done
+    (tmp_path / "mine" / "outcome.json").unlink(missing_ok=True)
+    hashed, seal = [], checkpoint_file._seal
+    monkeypatch.setattr(checkpoint_file, "_seal", lambda content: hashed.append(1) or seal(content))
+    monkeypatch.setattr(checkpoint_file, "write", lambda *_: None)
+    go_on = place or ("ckpt_path=last",)
+    again = train(*IRIS, *untested, *go_on, into=tmp_path / "mine")
+    assert again.code == 0, again.err
+    assert hashed == [1]
