@@ -201,7 +201,7 @@ def fingerprint_of(config: dict[str, Any], data: ExampleData) -> dict[str, Any]:
 def _digest(data: ExampleData) -> str:
     """Return the size of the data as trained on, and a digest of values, splits and scaling."""
     examples, digest = data.examples, hashlib.sha256()
-    arrays = [examples.X, examples.target, *(data.indices[part] for part in sorted(data.indices))]
+    arrays = [examples.X, examples.target, *(data.indices[split] for split in sorted(data.indices))]
     for array in arrays:
         if array is not None:
             digest.update(f"{array.shape}{array.dtype}".encode())
