@@ -288,7 +288,7 @@ def test_an_optimizer_of_ones_own_trains_as_in_autograds_loop(optimizer: Any, sl
     data.horizon = build.horizon(config, trainer)
     trainer.fit(network, datamodule=data)
     stepping, plan = optimizer(list(mine), lr=0.1), data.plan()
-    inputs, targets = data.parts["train"].rows(slice(None))
+    inputs, targets = data.splits["train"].rows(slice(None))
     for number in range(trainer.global_step):
         (batch,) = plan.batches(number)
         rows = plan.order(number // plan.updates_per_epoch)[batch.start : batch.stop]

@@ -165,7 +165,7 @@ class Spy(L.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         params = [each.detach().clone() for each in pl_module.params]
         inputs, targets = batch.examples(batch.updates[0])
-        rows = batch.updates[0].pieces[0]
+        rows = batch.updates[0].microbatches[0]
         self.before[trainer.global_step] = (Parameters(*params), inputs[rows], targets[rows])
 
 

@@ -109,14 +109,14 @@ def test_pictures_stay_bytes_and_the_split_is_the_official_one(folder):
     assert examples.X.dtype == np.uint8
     assert examples.image_shape == (3, 2)
     assert examples.n_outputs == 10
-    np.testing.assert_array_equal(examples.parts, [0] * 13 + [1] * 2 + [2] * 5)
+    np.testing.assert_array_equal(examples.splits, [0] * 13 + [1] * 2 + [2] * 5)
     assert FashionMnist(root=folder, download=False).read().class_names[9] == "Ankle boot"
 
 
 def test_the_first_examples_of_the_training_part_can_be_taken_alone(folder):
     whole = Mnist(root=folder, download=False).read()
     few = Mnist(root=folder, download=False, train_examples=4).read()
-    np.testing.assert_array_equal(few.parts, [0] * 4 + [1] * 2 + [2] * 5)
+    np.testing.assert_array_equal(few.splits, [0] * 4 + [1] * 2 + [2] * 5)
     rows = [0, 1, 2, 3, *range(13, 20)]
     np.testing.assert_array_equal(few.X, whole.X[rows])
     np.testing.assert_array_equal(few.target, whole.target[rows])
@@ -238,7 +238,9 @@ def test_the_real_mnist_has_the_checksums_and_counts_that_everyone_knows():
         assert idx.unpacked_md5(REAL / f"{name}.gz") == Mnist.checksums[name]
     examples = Mnist(root=REAL, download=False).read()
     assert examples.X.shape == (70_000, 784)
-    np.testing.assert_array_equal(np.bincount(np.asarray(examples.parts)), [50_000, 10_000, 10_000])
+    np.testing.assert_array_equal(
+        np.bincount(np.asarray(examples.splits)), [50_000, 10_000, 10_000]
+    )
     np.testing.assert_array_equal(np.asarray(examples.target)[:5], [5, 0, 4, 1, 9])
 
 

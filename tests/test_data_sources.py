@@ -43,7 +43,7 @@ def test_shipped_data_are_scikit_learns_unscaled(name):
     np.testing.assert_array_equal(examples.target, bunch.target)
     assert examples.class_names == tuple(str(name) for name in bunch.target_names)
     assert examples.n_outputs == n_outputs
-    assert examples.parts is None
+    assert examples.splits is None
 
 
 def test_digits_are_pictures_divided_by_16_and_tables_are_standardised():

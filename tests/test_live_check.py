@@ -147,7 +147,7 @@ def test_a_rule_that_deviates_on_purpose_trains_and_shows_its_angle(rule) -> Non
     data = ExampleData(Iris(), batch_size=7, validation=0, test=0.2).read()
     params = TwoLayerNetwork(4, 6, 3, rule=rule, seed=3).params
     data.setup("fit")
-    X, Y = data.parts["train"].rows(slice(None))
+    X, Y = data.splits["train"].rows(slice(None))
     first = shuffled(len(X), 0, 0)[:7]
     at = (params, forward(params, X[first]), X[first], Y[first])
     turned, true = (each(cross_entropy)(*at).dz1.double().flatten() for each in (rule, autograd))

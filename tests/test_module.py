@@ -70,7 +70,7 @@ def plain_loop(
     """Train by autograd in a plain PyTorch loop; gives the cost of each epoch as well."""
     start, data = built(*overrides)
     network = layers(start)
-    X, Y = (tensor.double() for tensor in data.parts["train"].rows(slice(None)))
+    X, Y = (tensor.double() for tensor in data.splits["train"].rows(slice(None)))
     step, costs = optimizer(network), []
     for epoch in range(epochs):
         before: list[float] = []
@@ -114,7 +114,7 @@ def test_one_step_of_sgd_is_exactly_the_textbooks(cost: str, precision: str) -> 
     overrides = (*IRIS, f"cost={cost}", f"trainer.precision={precision}", "optimizer.lr=0.25")
     overrides += ("model.init=nielsen_small",)  # biases that are not zero
     start, data = built(*overrides)
-    X, Y = data.parts["train"].rows(slice(None))
+    X, Y = data.splits["train"].rows(slice(None))
     rows = torch.from_numpy(data.plan().order(0)[:9])
     X, Y = X[rows], Y[rows]
     W1, b1, W2, b2 = (parameter.detach().to(X.dtype) for parameter in start.params)
@@ -455,7 +455,7 @@ def test_the_state_dict_has_the_textbooks_names() -> None:
 
 def test_the_weights_fit_pytorchs_own_layers() -> None:
     fitted = fit(*WIDE)
-    X, _ = fitted.data.parts["test"].rows(slice(None))
+    X, _ = fitted.data.splits["test"].rows(slice(None))
     with torch.no_grad():
         A2 = fitted.network(X)
         torch.testing.assert_close(A2, layers(fitted.network)(X), rtol=1e-13, atol=1e-15)
@@ -481,7 +481,7 @@ def test_cost_and_accuracy_are_those_of_scikit_learn(name: str) -> None:
     fitted = fit(*WIDE, f"data={name}", "trainer.max_epochs=2")
     fitted.trainer.test(fitted.network, datamodule=fitted.data, verbose=False)
     for part in ("val", "test"):
-        X, Y = fitted.data.parts[part].rows(slice(None))
+        X, Y = fitted.data.splits[part].rows(slice(None))
         with torch.no_grad():
             A2 = layers(fitted.network)(X).numpy()
         truth = Y.numpy()
@@ -499,7 +499,7 @@ def test_a_multi_label_example_is_right_when_all_its_labels_are(tmp_path: Path) 
     Y = (X[:, :3] + 0.3 * rng.normal(size=(200, 3)) > 0).astype(float)
     np.savez(tmp_path / "labels.npz", X=X, y=Y)
     fitted = fit("data=npz", f"data.path={tmp_path}/labels.npz", "trainer.precision=64-true")
-    X_val, Y_val = fitted.data.parts["val"].rows(slice(None))
+    X_val, Y_val = fitted.data.splits["val"].rows(slice(None))
     assert Y_val.shape == (32, 3)
     with torch.no_grad():
         answers = fitted.network(X_val) > 0.5

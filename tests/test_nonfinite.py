@@ -30,7 +30,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch) -> int:
     """The position in the training part of an example whose dz1 is NaN from now on."""
     monkeypatch.syspath_prepend(str(ROOT / "tests"))
     data = fit(*IRIS, "trainer.max_steps=1").data
-    inputs, _ = data.parts["train"].rows(slice(None))
+    inputs, _ = data.splits["train"].rows(slice(None))
     position = next(n for n, row in enumerate(inputs) if int((inputs == row).all(dim=1).sum()) == 1)
     monkeypatch.setattr(planted, "ROW", inputs[position].clone())
     return position
@@ -84,7 +84,7 @@ def test_a_skipped_update_changes_nothing_but_the_count(
             mine.copy_(its)
     made = network.configure_optimizers()
     plan = data.plan()
-    inputs, targets = data.parts["train"].rows(slice(None))
+    inputs, targets = data.splits["train"].rows(slice(None))
     for number in range(15):
         (batch,) = plan.batches(number)
         order = plan.order(number // 5)[batch.start : batch.stop]

@@ -163,7 +163,7 @@ def test_curves_are_of_the_network_after_each_epoch(tmp_path: Path, train: Train
     )
     examples = fit("data=iris", "trainer.max_epochs=1").data
     for part in ("train", "test"):
-        X, Y = (each.double().numpy() for each in examples.parts[part].rows(slice(None)))
+        X, Y = (each.double().numpy() for each in examples.splits[part].rows(slice(None)))
         A2 = 1 / (1 + np.exp(-(1 / (1 + np.exp(-(X @ W1.T + b1))) @ W2.T + b2)))
         cost = -(Y * np.log(A2) + (1 - Y) * np.log(1 - A2)).sum() / len(X)
         last = curve.iloc[-1]

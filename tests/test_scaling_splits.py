@@ -192,11 +192,11 @@ def test_multi_label_examples_are_shuffled_without_a_warning():
 
 def test_a_split_that_the_source_fixes_is_taken():
     parts = np.array([0, 2, 1, 0, 2, 0], dtype=np.int8)
-    taken = split(labelled([3, 3], parts=parts), None, None, seed=7)
+    taken = split(labelled([3, 3], splits=parts), None, None, seed=7)
     for part, expected in zip(taken, ([0, 3, 5], [2], [1, 4]), strict=True):
         np.testing.assert_array_equal(part, expected)
-    with pytest.raises(ValueError, match=r"data.test=0.2: these data have an official split"):
-        split(labelled([3, 3], parts=parts), None, 0.2, seed=7)
+    with pytest.raises(ValueError, match=r"data.test=0.2: this dataset has official splits"):
+        split(labelled([3, 3], splits=parts), None, 0.2, seed=7)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class Fold(Source):
         parts = np.zeros(len(self.examples), dtype=np.int8)
         parts[self.test] = 2
         own = {field: getattr(self.examples, field) for field in ("X", "target", "class_names")}
-        return Examples(**own, feature_names=self.examples.feature_names, parts=parts)
+        return Examples(**own, feature_names=self.examples.feature_names, splits=parts)
 
 
 def our_accuracy(fold: Fold, scale: str, hidden: int, lr: float, epochs: int, seed: int) -> float:

@@ -309,7 +309,7 @@ def test_a_fraction_of_a_part_is_a_fraction_of_its_examples(train: Train) -> Non
     checkpoint_of = torch.load(answer.folder / "checkpoints" / "last.ckpt", weights_only=True)
     for mine, its in zip(fitted.network.params, checkpoint_of["state_dict"].values(), strict=True):
         assert torch.equal(mine, its)
-    X, Y = fitted.data.parts["val"].rows(slice(len(fitted.data.parts["val"]) // 2))
+    X, Y = fitted.data.splits["val"].rows(slice(len(fitted.data.splits["val"]) // 2))
     with torch.no_grad():
         expected = backprop.cost(backprop.forward(fitted.network.params, X), Y)
     assert metrics(answer)["cost/val"] == pytest.approx(float(expected), rel=1e-5)

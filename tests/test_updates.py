@@ -37,7 +37,7 @@ def test_a_plain_loop_ends_at_the_trainers_weights(
     updates = Updates(params, cross_entropy, closed_form, settings)
     optimizer = updates.build_optimizer(partial(GradientDescent, lr=0.3))
     updates.start(optimizer, updates_per_epoch=plan.updates_per_epoch)
-    split = trained.data.parts["train"]
+    split = trained.data.splits["train"]
     for _ in range(3):
         for block in TrainingBlocks(split, plan, lambda: updates.done, lambda done: 4):
             updates.make(block)
@@ -52,7 +52,7 @@ def test_a_plain_loop_stops_at_the_first_value_that_is_not_finite() -> None:
     params = Parameters(*(torch.nn.Parameter(each) for each in first))
     updates = Updates(params, cross_entropy, closed_form, UpdateSettings())
     updates.start(GradientDescent(params, lr=1e38), updates_per_epoch=5)
-    blocks = TrainingBlocks(data.parts["train"], data.plan(), lambda: 0, lambda done: 5)
+    blocks = TrainingBlocks(data.splits["train"], data.plan(), lambda: 0, lambda done: 5)
     with pytest.raises(NonFinite) as stopped:
         updates.make(next(iter(blocks)))
     assert stopped.value.update <= 5

@@ -174,7 +174,7 @@ class Dashboard(Callback):
     @override
     @torch.no_grad()
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        part = trainer.datamodule.parts["val"]  # pyright: ignore[reportAttributeAccessIssue] - ours
+        part = trainer.datamodule.splits["val"]  # pyright: ignore[reportAttributeAccessIssue] - ours
         if not self.logs or not len(part):
             return
         inputs, targets = part.rows(slice(0, EXAMPLES))

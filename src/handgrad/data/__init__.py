@@ -10,9 +10,8 @@ columns.py     which columns of a table are the features and which the target
 targets.py     labels to class indices or output rows
 features.py    what a feature must be: a finite number
 files.py       what a file must be: there, readable, not empty, smaller than the memory
-scaling.py     offset and divisor of each feature, from the training part alone
-splits.py      training, validation and test parts, stratified
-part.py        one part: scaled rows by index, in memory or from the disk
+scaling.py     offset and divisor of each feature, from the training split alone
+splits.py      splits: drawn stratified or as the source fixes them; scaled rows by index
 batches.py     which examples each update sees, on each device
 module.py      the LightningDataModule that holds a source
 """

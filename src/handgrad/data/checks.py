@@ -15,7 +15,7 @@ HUGE = 1e9  # a sigmoid unit that sees it unscaled is saturated and learns nothi
 VALUES_AT_ONCE = 4_000_000  # of a memory-mapped array: 32 MB in float64
 
 
-def row_pieces(shape: tuple[int, ...]) -> list[slice]:
+def row_slices(shape: tuple[int, ...]) -> list[slice]:
     """Slices of rows of a 2-D array, at most VALUES_AT_ONCE values each (one row at least)."""
     step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
     return [slice(start, start + step) for start in range(0, shape[0], step)]
@@ -43,7 +43,7 @@ def check_features(
     lowest = np.full(len(names), np.inf)
     highest = np.full(len(names), -np.inf)
     first, count = None, 0
-    for rows in row_pieces(features.shape):
+    for rows in row_slices(features.shape):
         values = np.asarray(features[rows])
         bad = ~np.isfinite(values)
         if bad.any():

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-TRAIN, VALIDATION, TEST = 0, 1, 2  # the values of Examples.parts
+TRAIN, VALIDATION, TEST = 0, 1, 2  # the values of Examples.splits
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Examples:
     target: np.ndarray | None  # (N,) int64 classes, or (N, n_y) float in [0, 1]; None: not in file
     class_names: tuple[str, ...]  # of the classes, or of the outputs where multi_label
     feature_names: tuple[str, ...]
-    parts: np.ndarray | None = None  # (N,) int8 TRAIN, VALIDATION, TEST where the source fixes them
+    splits: np.ndarray | None = (
+        None  # (N,) int8 TRAIN, VALIDATION, TEST where the source fixes them
+    )
     image_shape: tuple[int, int] | None = None  # (rows, columns) where an example is a picture
     multi_label: bool = False  # the outputs are independent, each in [0, 1]
     target_names: tuple[str, ...] = ()
@@ -43,7 +45,7 @@ class Examples:
         """Refuses shapes that do not fit."""
         if self.X.ndim != 2 or self.X.shape[1] != len(self.feature_names):
             raise ValueError(f"X is {self.X.shape}, feature names are {len(self.feature_names)}")
-        for name, values in (("target", self.target), ("parts", self.parts)):
+        for name, values in (("target", self.target), ("splits", self.splits)):
             if values is not None and len(values) != len(self.X):
                 raise ValueError(f"X has {len(self.X)} rows, {name} {len(values)}")
         if self.target is not None and self.target.ndim != 1 + self.multi_label:

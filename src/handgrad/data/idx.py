@@ -104,7 +104,7 @@ class IdxImages(Source):
             target=np.concatenate([labels[kept], test_labels]).astype(np.int64),
             class_names=self.class_names,
             feature_names=pixel_names(image_shape),
-            parts=np.repeat(list(sizes), list(sizes.values())).astype(np.int8),
+            splits=np.repeat(list(sizes), list(sizes.values())).astype(np.int8),
             image_shape=image_shape,
         )
         return check_known(examples, known, self.title)

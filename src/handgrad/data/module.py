@@ -1,4 +1,4 @@
-"""The LightningDataModule: a source's examples, split, scaled, and cut into batches."""
+"""LightningDataModule of a source: its examples split, scaled and cut into batches."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,28 +9,27 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from handgrad.data.batches import BatchPlan, EvaluationChunks, TrainingBlocks
+from handgrad.data.batches import BatchPlan, EvaluationMicrobatches, TrainingBlocks
 from handgrad.data.examples import Known, Source
-from handgrad.data.part import Part
 from handgrad.data.scaling import Scaling
-from handgrad.data.splits import split
+from handgrad.data.splits import Split, split
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 Horizon = Callable[[int], int]
-ORDERED_PIECES = 6  # of a batch whose sum has an order: 1, 2, 3 and 6 devices share them evenly
+ORDERED_MICROBATCHES = 6  # of a batch: 1, 2, 3 and 6 devices get equally many
 
 
 class ExampleData(L.LightningDataModule):
-    """Examples in three parts, their scaling fitted on the training part alone.
+    """Holds examples in three splits, their scaling fitted on the training split alone.
 
     Args:
         source: where the examples come from.
         batch_size: examples in a batch over all devices, or "full" for full-batch descent.
         microbatch: examples computed at once at most on one device; None for whole batches.
-        passes_per_epoch: passes over the training part in one epoch.
+        passes_per_epoch: passes over the training split in one epoch.
         accumulate: batches that one update sums.
-        ordered: whether the pieces of a batch and the order of their sum are the same on any number
-            of devices; the pieces have `microbatch` examples, or a sixth of a batch.
+        ordered: whether the microbatches of a batch and the order of their sum are the same on any
+            number of devices; they have `microbatch` examples, or a sixth of a batch.
         scale: "auto" for the source's default, "none", "standard", "minmax" or "/NUMBER".
         validation: fraction of the whole for validation; 0 for none.
         test: fraction of the whole for the test; 0 for none.
@@ -63,8 +62,8 @@ class ExampleData(L.LightningDataModule):
         self.limit: int | None = None
         self.known: Known | None = None
         self.scaling: Scaling | None = None
-        self.parts: dict[str, Part] = {}
-        self.fractions: dict[str, int] = {}  # of a part, in examples, by the stage that sees them
+        self.splits: dict[str, Split] = {}
+        self.fractions: dict[str, int] = {}  # of a split, in examples, by the stage that sees them
 
     def read(self) -> "ExampleData":
         """Read the source and split it.
@@ -76,7 +75,7 @@ class ExampleData(L.LightningDataModule):
         self.examples = self.source.read(self.known)
         self.known = self.examples.known
         self.indices: dict[str, np.ndarray] = dict(
-            zip(PARTS, split(self.examples, self.validation, self.test, self.seed), strict=True)
+            zip(SPLITS, split(self.examples, self.validation, self.test, self.seed), strict=True)
         )
         if self.scaling is None:
             scale = self.source.default_scale if self.scale == "auto" else self.scale
@@ -85,7 +84,7 @@ class ExampleData(L.LightningDataModule):
         return self
 
     def read_unsplit(self, *, target_required: bool = False) -> "ExampleData":
-        """Read every row of the source as one part, to test or predict.
+        """Read every row of the source as one split, to test or predict.
 
         Raises:
             ValueError: if the data do not fit what training knew; one line.
@@ -102,22 +101,22 @@ class ExampleData(L.LightningDataModule):
         assert self.scaling is not None, "read() comes before setup()"
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         for name, indices in self.indices.items():
-            if name not in self.parts:
-                self.parts[name] = Part(self.examples, indices, self.scaling, self.dtype, device)
-        if self.trainer and stage == "fit" and not len(self.parts["val"]):
+            if name not in self.splits:
+                self.splits[name] = Split(self.examples, indices, self.scaling, self.dtype, device)
+        if self.trainer and stage == "fit" and not len(self.splits["val"]):
             self.trainer.limit_val_batches = 0  # there is nothing to validate on
 
     @override
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        return batch  # the parts live on the device already
+        return batch  # the splits live on the device already
 
     def plan(self, rank: int = 0, world_size: int = 1) -> BatchPlan:
-        """Which examples each update sees, on one of `world_size` devices."""
+        """Return which examples each update sees, on one of `world_size` devices."""
         examples = len(self.indices["train"])
         batch_size = examples if self.batch_size == "full" else int(self.batch_size)
         microbatch = self.microbatch
         if self.ordered and microbatch is None:
-            microbatch = -(-min(batch_size, examples) // ORDERED_PIECES)
+            microbatch = -(-min(batch_size, examples) // ORDERED_MICROBATCHES)
         return BatchPlan(
             examples=examples,
             batch_size=batch_size,
@@ -137,7 +136,7 @@ class ExampleData(L.LightningDataModule):
         assert trainer is not None, "the training batches follow a Trainer's updates"
         self.take_over_limit(trainer)
         plan = self.plan(trainer.global_rank, trainer.world_size)
-        return TrainingBlocks(self.parts["train"], plan, lambda: trainer.global_step, self.horizon)
+        return TrainingBlocks(self.splits["train"], plan, lambda: trainer.global_step, self.horizon)
 
     def take_over_limit(self, trainer: L.Trainer) -> None:
         """Apply limit_train_batches to batches: Lightning itself would apply it to our blocks."""
@@ -149,40 +148,42 @@ class ExampleData(L.LightningDataModule):
         trainer.limit_train_batches = 1.0
 
     @override
-    def val_dataloader(self) -> EvaluationChunks | list[Any]:
-        return self.chunks("val", self.fraction("val", "val"))
+    def val_dataloader(self) -> EvaluationMicrobatches | list[Any]:
+        return self.microbatches("val", self.fraction("val", "val"))
 
     @override
-    def test_dataloader(self) -> EvaluationChunks | list[Any]:
-        return self.chunks("test", self.fraction("test", "test"))
+    def test_dataloader(self) -> EvaluationMicrobatches | list[Any]:
+        return self.microbatches("test", self.fraction("test", "test"))
 
     @override
-    def predict_dataloader(self) -> EvaluationChunks | list[Any]:
-        return self.chunks("test", self.fraction("test", "predict"))
+    def predict_dataloader(self) -> EvaluationMicrobatches | list[Any]:
+        return self.microbatches("test", self.fraction("test", "predict"))
 
-    def chunks(self, name: str, most: int | None = None) -> EvaluationChunks | list[Any]:
-        """The chunks of one part, or of its first examples; an empty list where it is empty."""
-        if not len(self.parts[name]):
+    def microbatches(
+        self, name: str, most: int | None = None
+    ) -> EvaluationMicrobatches | list[Any]:
+        """Return the microbatches of a split, or of its first examples; [] where it is empty."""
+        if not len(self.splits[name]):
             return []
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return EvaluationChunks(self.parts[name], rank, world_size, most)
+        return EvaluationMicrobatches(self.splits[name], rank, world_size, most)
 
     def fraction(self, name: str, stage: str) -> int | None:
-        """How many examples are seen where limit_val_batches and its kin are a fraction; else None.
+        """Return how many examples a limit_val_batches or its kin stands for, if it is a fraction.
 
-        Lightning would take the fraction of our chunks, of which a part may have one alone.
+        Lightning would take that fraction of our microbatches, of which a split may have one alone.
         """
         flag = f"limit_{stage}_batches"
         limit = getattr(self.trainer, flag, None)
         if isinstance(limit, float) and 0 < limit < 1:
-            self.fractions[stage] = max(1, int(limit * len(self.parts[name])))
+            self.fractions[stage] = max(1, int(limit * len(self.splits[name])))
             setattr(self.trainer, flag, 1.0)
         return self.fractions.get(stage)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        """What evaluation needs again: the scaling, and the names of classes and features."""
+        """Return what evaluation needs again: the scaling, the names of classes and features."""
         assert self.known is not None, "read() comes before saving"
         assert self.scaling is not None, "read() comes before saving"
         return {

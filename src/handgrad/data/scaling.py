@@ -8,7 +8,7 @@ import torch
 from numpy.typing import DTypeLike
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from handgrad.data.checks import row_pieces
+from handgrad.data.checks import row_slices
 
 
 def check_scale(scale: str) -> str:
@@ -95,7 +95,7 @@ class Scaling:
                 f"features are {features.shape}, the scaling is for {len(self.offset)} features"
             )
         if features.dtype.kind == "f":
-            pieces = [np.abs(features[rows]).max(axis=0) for rows in row_pieces(features.shape)]
+            pieces = [np.abs(features[rows]).max(axis=0) for rows in row_slices(features.shape)]
             largest = np.max(pieces, axis=0).astype(np.float64)
         else:
             largest = np.float64(1 if features.dtype == bool else np.iinfo(features.dtype).max)
@@ -135,7 +135,7 @@ class Scaling:
         scaled = np.empty(features.shape, dtype)
         try:
             with np.errstate(over="raise"):
-                for rows in row_pieces(features.shape):
+                for rows in row_slices(features.shape):
                     exact = np.asarray(features[rows], dtype=np.float64)
                     scaled[rows] = (exact - self.offset) / self.divisor
         except FloatingPointError as error:
@@ -151,7 +151,7 @@ def _statistics(
     """Offset and divisor of every feature, (n_x,) each."""
     scaler = StandardScaler() if scale == "standard" else MinMaxScaler()
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows in row_pieces((len(indices), features.shape[1])):
+        for rows in row_slices((len(indices), features.shape[1])):
             scaler.partial_fit(np.asarray(features[indices[rows]], dtype=np.float64))
     if isinstance(scaler, StandardScaler):
         offset, divisor = np.asarray(scaler.mean_), np.asarray(scaler.scale_)

@@ -1,59 +1,125 @@
-"""Training, validation and test parts of a data set."""
+"""Splits of a data set: training, validation and test examples, stratified by class."""
 
 import warnings
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from sklearn.model_selection import train_test_split
+from torch import Tensor
 
 from handgrad.data.examples import TEST, TRAIN, VALIDATION, Examples, listed
+from handgrad.data.scaling import Scaling
 
 
-class Split(NamedTuple):
-    """Indices of the examples of each part, ascending; a part may be empty."""
+class Split:
+    """Holds the examples at `indices`, inputs scaled, targets as one-hot rows or a column.
+
+    Data in memory are scaled once and kept on the device. A memory-mapped array stays on the disk:
+    its rows are read, scaled and encoded when they are taken.
+
+    Args:
+        examples: the whole data.
+        indices: which examples belong to this split, (m,).
+        scaling: fitted on the training split.
+        dtype: of inputs and targets.
+        device: on which they are used.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        indices: np.ndarray,
+        scaling: Scaling,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.examples, self.indices, self.scaling = examples, indices, scaling
+        self.dtype, self.device = dtype, device
+        self.labelled = examples.target is not None
+        self.kept = None if isinstance(examples.X, np.memmap) else self.read(indices)
+
+    def __len__(self) -> int:
+        """Count its examples."""
+        return len(self.indices)
+
+    @property
+    def bytes_per_example(self) -> int:
+        """Return the bytes of one example's inputs."""
+        return self.examples.X.shape[1] * self.dtype.itemsize
+
+    def read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return inputs (m, n_x) and targets (m, n_y) of the examples at these indices of the data."""
+        wide = np.float64 if self.dtype == torch.float64 else np.float32
+        inputs = torch.from_numpy(self.scaling.apply(self.examples.X[indices], wide))
+        targets = (
+            torch.from_numpy(self.examples.encode(indices)) if self.labelled else inputs[:, :0]
+        )
+        return inputs.to(self.device, self.dtype), targets.to(self.device, self.dtype)
+
+    def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets at `positions` (int64) within this split, gathered."""
+        if self.kept is None:
+            return self.read(self.indices[positions.numpy()])
+        positions = positions.to(self.device)
+        inputs, targets = self.kept
+        return inputs.index_select(0, positions), targets.index_select(0, positions)
+
+    def rows(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of consecutive rows: views, where they are kept in memory."""
+        if self.kept is None:
+            return self.read(self.indices[rows])
+        inputs, targets = self.kept
+        return inputs[rows], targets[rows]
+
+
+class Indices(NamedTuple):
+    """Indices of the examples of each split, ascending; a split may be empty."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
 
 
-def split(examples: Examples, validation: float | None, test: float | None, seed: int) -> Split:
-    """Disjoint parts that together hold every example once.
+def split(examples: Examples, validation: float | None, test: float | None, seed: int) -> Indices:
+    """Draw disjoint splits that together hold every example once.
 
-    Classes keep their shares in all parts. Where a class is too small for that, and for
+    Classes keep their proportions in all splits. Where a class is too small for that, and for
     multi-label targets, the split is a plain shuffle (a UserWarning names the class).
 
     Args:
-        examples: what to split; where its source fixes the parts, they are taken.
-        validation: fraction of all examples, in [0, 1); None where the source fixes the parts.
+        examples: what to split; where its source fixes the splits, they are taken.
+        validation: fraction of all examples, in [0, 1); None where the source fixes the splits.
         test: likewise; validation + test < 1.
         seed: of the shuffle; 0 to 2**32 - 1.
 
     Raises:
         ValueError: if a fraction is out of range, or no example is left for training.
     """
-    if examples.parts is not None:
-        return _fixed(examples.parts, validation, test)
+    if examples.splits is not None:
+        return _fixed(examples.splits, validation, test)
     sizes = _sizes(len(examples), validation, test)
     rest = np.arange(len(examples))
     held_out = {}
     for name in ("test", "validation"):
         rest, held_out[name] = _take(examples, rest, sizes[name], seed)
-    return Split(rest, held_out["validation"], held_out["test"])
+    return Indices(rest, held_out["validation"], held_out["test"])
 
 
-def _fixed(parts: np.ndarray, validation: float | None, test: float | None) -> Split:
+def _fixed(splits: np.ndarray, validation: float | None, test: float | None) -> Indices:
     for key, fraction in (("validation", validation), ("test", test)):
         if fraction is not None:
-            raise ValueError(f"data.{key}={fraction}: these data have an official split; use null")
-    return Split(*(np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST)))
+            raise ValueError(f"data.{key}={fraction}: this dataset has official splits; use null")
+    return Indices(*(np.flatnonzero(splits == code) for code in (TRAIN, VALIDATION, TEST)))
 
 
 def _sizes(n_examples: int, validation: float | None, test: float | None) -> dict[str, int]:
     sizes = {}
     for key, fraction in (("validation", validation), ("test", test)):
         if fraction is None or isinstance(fraction, bool) or not 0 <= fraction < 1:
-            raise ValueError(f"data.{key}={fraction}: a fraction of the data, 0 or more, below 1")
+            raise ValueError(
+                f"data.{key}={fraction}: must be a fraction of the data, 0 or more and below 1"
+            )
         sizes[key] = max(round(fraction * n_examples), int(fraction > 0))
     if sum(sizes.values()) >= n_examples:
         raise ValueError(
@@ -66,7 +132,7 @@ def _sizes(n_examples: int, validation: float | None, test: float | None) -> dic
 def _take(
     examples: Examples, rest: np.ndarray, size: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What stays of `rest`, and the `size` examples taken from it."""
+    """Return what stays of `rest`, and the `size` examples taken from it."""
     if size == 0:
         return rest, rest[:0]
     classes = _classes_to_keep_in_step(examples, rest, size)
@@ -75,7 +141,7 @@ def _take(
 
 
 def _classes_to_keep_in_step(examples: Examples, rest: np.ndarray, size: int) -> np.ndarray | None:
-    """The classes of `rest`, or None where a stratified split is impossible or has no meaning."""
+    """Return the classes of `rest`; None where stratification is impossible or has no meaning."""
     if examples.target is None or examples.multi_label:
         return None
     classes = np.asarray(examples.target[rest])
@@ -84,7 +150,7 @@ def _classes_to_keep_in_step(examples: Examples, rest: np.ndarray, size: int) ->
     if not small and min(size, len(rest) - size) >= np.count_nonzero(counts):
         return classes
     reason = (
-        f"fewer than two examples of {listed(small)}" if small else f"{size} examples in a part"
+        f"fewer than two examples of {listed(small)}" if small else f"{size} examples in a split"
     )
     warnings.warn(
         f"the split is a plain shuffle, not stratified by class: {reason}",

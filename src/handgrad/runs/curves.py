@@ -89,7 +89,7 @@ def _evaluate(
     """Return the network's figures on one split, over all devices."""
     tally = Tally(network.cost, network.evaluation.multilabel)
     deviation = torch.zeros((), device=network.device)
-    for inputs, targets in data.chunks(split):
+    for inputs, targets in data.microbatches(split):
         if len(inputs):
             activations: Activations = network.updates.forward_pass(network.params, inputs)
             tally.add(activations, targets)
@@ -106,7 +106,7 @@ def _evaluate(
 def _probe(network: TwoLayerNetwork, data: ExampleData) -> dict[str, float]:
     """Return how large and how right the training rule's gradient is, on the first examples."""
     assert network.updates.rule is not None, "training has a rule"
-    params, (X, Y) = network.params, data.parts["train"].rows(slice(0, PROBED))
+    params, (X, Y) = network.params, data.splits["train"].rows(slice(0, PROBED))
     activations = network.updates.forward_pass(params, X)
     given = network.updates.rule(params, activations, X, Y)
     true = backprop.backward(params, activations, X, Y, dz2=network.cost.dz2)

@@ -192,9 +192,9 @@ class LiveCheck(Callback):
 
 def _examples_of(block: Block, update: Update) -> tuple[Tensor, Tensor] | None:
     """Return the first rows of this device's first microbatch, or None for an empty shard."""
-    if not update.pieces:
+    if not update.microbatches:
         return None
-    first = update.pieces[0]
+    first = update.microbatches[0]
     rows = slice(first.start, min(first.stop, first.start + AUDITED_ROWS))
     inputs, targets = block.examples(update)
     return inputs[rows], targets[rows]

@@ -111,7 +111,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
             settings=UpdateSettings(
                 weight_decay=optimizer.pop("weight_decay", None),
                 clip_norm=optimizer.pop("clip_norm"),
-                slots=examples.plan().places if examples.ordered else None,
+                slots=examples.plan().slots if examples.ordered else None,
                 on_nonfinite=config["on_nonfinite"],
                 compile=model["compile"],
             ),

@@ -72,8 +72,8 @@ def _subject(
         with build.bad_input():
             network.load_state_dict(state)
     data.setup("fit")
-    rows = min(ROWS, len(data.parts["train"]))
-    X, Y = data.parts["train"].take(torch.arange(rows))
+    rows = min(ROWS, len(data.splits["train"]))
+    X, Y = data.splits["train"].take(torch.arange(rows))
     return network.to(X.dtype), X, Y
 
 

@@ -70,7 +70,7 @@ def _measure(
         Answers (m, outputs) and norms (m,).
     """
     answers, norms = [], []
-    for inputs, targets in data.chunks(split):
+    for inputs, targets in data.microbatches(split):
         activations = forward(network.params, inputs)
         gradients = backward(network.params, activations, inputs, targets, dz2=network.cost.dz2)
         answers.append(activations.A2.float())

@@ -22,7 +22,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     if trainer.is_global_zero:
         metrics = trained.network.published
         write_json(folder / "metrics.json", {**metrics, "run/devices": trainer.world_size})
-        examples = len(trained.data.parts["test"])
+        examples = len(trained.data.splits["test"])
         Console().print(
             f"{examples} examples: accuracy {metrics['accuracy/test']:.2%}, "
             f"cost {metrics['cost/test']:.4f}"

@@ -93,7 +93,7 @@ def fit_and_test(
         raise Failed(_too_fast(trainer)) from error
     seconds = time.perf_counter() - start
     updates = trainer.global_step
-    if len(data.parts["test"]):
+    if len(data.splits["test"]):
         best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None  # None: the last
         trainer.test(network, datamodule=data, ckpt_path=best, verbose=False)
     ran = {"run/updates": updates, "run/fit_seconds": seconds, "run/devices": trainer.world_size}

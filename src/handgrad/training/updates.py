@@ -274,12 +274,12 @@ class Updates:
         Returns:
             The last microbatch; None where this device's shard is empty.
         """
-        alone = self.alone and len(update.pieces) == 1
+        alone = self.alone and len(update.microbatches) == 1
         if not alone:
             self.sum.clear()
         inputs, targets = block.examples(update)
         result = None
-        for rows, slot in zip(update.pieces, update.places, strict=True):
+        for rows, slot in zip(update.microbatches, update.slots, strict=True):
             result = None  # its memory serves the next microbatch
             result = self._differentiate_microbatch(inputs[rows], targets[rows], *tallies)
             if alone:
@@ -323,8 +323,8 @@ class Updates:
         """
         made = 0
         for made, update in enumerate(block.updates, 1):
-            group = block.rows[update.group]
-            rows = np.concatenate([group[:0], *(group[each] for each in update.pieces)])
+            group = block.rows[update.rows]
+            rows = np.concatenate([group[:0], *(group[each] for each in update.microbatches)])
             self.saved.take()
             witness = Witness(self.cost, rows, scaled=self.loss_scale is not None)
             with self._watched_by(witness):

@@ -9,8 +9,8 @@ from torch import Tensor
 from handgrad.backprop import Activations, Cost, Gradients, Parameters, backward, forward
 from handgrad.data.examples import Examples
 from handgrad.data.module import ExampleData
-from handgrad.data.part import Part
 from handgrad.data.scaling import Scaling
+from handgrad.data.splits import Split
 from handgrad.statistics.gradients import example_norms
 
 MOST_BYTES = 32 * 2**20  # of the inputs that are shown
@@ -72,8 +72,8 @@ def capture(moment: Moment, data: ExampleData) -> Scene:
         moment: of the training.
         data: that it trains on.
     """
-    of = "val" if len(data.parts["val"]) else "train"
-    part = data.parts[of]
+    of = "val" if len(data.splits["val"]) else "train"
+    part = data.splits[of]
     positions = spread(part)
     with torch.no_grad(), torch.autocast(moment.params.W1.device.type, enabled=False):
         inputs, targets = part.take(torch.from_numpy(positions))
@@ -95,7 +95,7 @@ def capture(moment: Moment, data: ExampleData) -> Scene:
     )
 
 
-def spread(part: Part) -> np.ndarray:
+def spread(part: Split) -> np.ndarray:
     """The positions of the examples that are shown, evenly over the part, in order."""
     rows = min(len(part), MOST_ROWS, max(1, MOST_BYTES // part.bytes_per_example))
     return np.linspace(0, len(part) - 1, rows).round().astype(np.int64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from handgrad.backprop import Parameters
 from handgrad.data.batches import BatchPlan, TrainingBlocks
 from handgrad.data.examples import Examples
-from handgrad.data.part import Part
+from handgrad.data.splits import Split
 from handgrad.data.scaling import Scaling
 from handgrad.training.initialization import initialize
 
@@ -91,7 +91,7 @@ class Workload:
                 multi_label=True,
             )
         scaling = Scaling("none", np.zeros(1), np.ones(1))
-        self.part = Part(examples, np.arange(shape.examples), scaling, dtype, torch.device("cpu"))
+        self.part = Split(examples, np.arange(shape.examples), scaling, dtype, torch.device("cpu"))
         self.inputs, self.targets = self.part.rows(slice(None))  # (N, n_x) (N, n_y)
         self.plan = BatchPlan(
             examples=shape.examples,
@@ -123,7 +123,7 @@ class Workload:
             for block in blocks:
                 for update in block.updates[: updates - done]:
                     inputs, targets = block.examples(update)
-                    yield inputs[update.pieces[0]], targets[update.pieces[0]]
+                    yield inputs[update.microbatches[0]], targets[update.microbatches[0]]
                 done += len(block.updates)
                 if done >= updates:
                     break
