@@ -31,7 +31,7 @@ def blocks_of(plan: BatchPlan, start: int = 0, horizon: int = 10**6) -> list[Blo
 
 
 def updates_of(blocks: list[Block]) -> list[tuple[list[list[float]], int]]:
-    """Of each update, the examples in each of this device's microbatches, and how many there are."""
+    """Return each update's examples, by this device's microbatches, and how many there are."""
     return [
         (
             [
@@ -80,9 +80,7 @@ def test_every_pass_sees_every_example_once_over_all_devices(
         updates = updates_of(blocks_of(plan, horizon=horizon))
         assert len(updates) == passes * plan.updates_per_pass
         for number, (microbatches, total) in enumerate(updates):
-            assert all(
-                0 < len(microbatch) <= (microbatch or examples) for microbatch in microbatches
-            )
+            assert all(0 < len(each) <= (microbatch or examples) for each in microbatches)
             window = min(batch_size * accumulate, -(-examples // batch_size) * batch_size)
             first = number % plan.updates_per_pass * batch_size * accumulate
             assert total == min(window, examples - first)

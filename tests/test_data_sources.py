@@ -180,7 +180,7 @@ def test_examples_without_target_cannot_be_encoded():
         {"feature_names": ("x",)},
         {"target": np.zeros(4, dtype=int)},
         {"target": np.zeros((5, 2))},
-        {"parts": np.zeros(6, dtype=np.int8)},
+        {"splits": np.zeros(6, dtype=np.int8)},
         {"X": np.zeros(5)},
     ],
 )

@@ -49,7 +49,7 @@ class Split:
         return self.examples.X.shape[1] * self.dtype.itemsize
 
     def read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return inputs (m, n_x) and targets (m, n_y) of the examples at these indices of the data."""
+        """Return inputs (m, n_x) and targets (m, n_y) of the examples at `indices` of all."""
         wide = np.float64 if self.dtype == torch.float64 else np.float32
         inputs = torch.from_numpy(self.scaling.apply(self.examples.X[indices], wide))
         targets = (
