@@ -12,8 +12,8 @@ from torch import Tensor
 from handgrad.backprop import Parameters
 from handgrad.data.batches import BatchPlan, TrainingBlocks
 from handgrad.data.examples import Examples
-from handgrad.data.splits import Split
 from handgrad.data.scaling import Scaling
+from handgrad.data.splits import Split
 from handgrad.training.initialization import initialize
 
 DATA_BYTES = 160 * 2**20  # of a shape's inputs at most: the process of every contender holds them
