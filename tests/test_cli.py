@@ -32,10 +32,10 @@ def traces(folder: Path) -> list[str]:
     [
         (["--help"], 0),
         (["--cfg", "job"], 0),
-        (["model.hiden=3"], 2),
-        (["model.hidden=-3"], 2),
-        (["optimizer.lr=nan"], 2),
-        (["data=csv"], 2),
+        (["modle.hidden=3"], 2),
+        (["data.batch_size=-3"], 2),
+        (["data.validation=nan"], 2),
+        (["data=npz"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -1,8 +1,8 @@
 """The configuration: every choice composes, and whatever is wrong is one clear line."""
 
-import copy
 import inspect
 import math
+import re
 import struct
 from collections.abc import Iterator
 from copy import deepcopy
@@ -52,14 +52,9 @@ def schema_leaves(schema: type[schema.Node], prefix: str) -> set[str]:
 
 
 def changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of a configuration with another value for one dotted key."""
-    made = copy.deepcopy(base)
-    node = made
-    *path, last = key.split(".")
-    for name in path:
-        node = node[name]
-    node[last] = value
-    return made
+    """Return a configuration with another value for one dotted key; the rest is shared."""
+    name, _, below = key.partition(".")
+    return {**base, name: changed(base[name], below, value) if below else value}
 
 
 # Every choice
@@ -184,7 +179,7 @@ VALUES: list[tuple[str, list[Any], list[Any]]] = [  # key, right values, wrong v
     ("task", ["train"], ["fit", "", None, 1]),
     ("cost", ["cross_entropy", "quadratic"], ["mse", None]),
     ("seed", [0, 1, 2**32 - 1], [-1, 2**32, 0.5, "0", True, None]),
-    ("ckpt_path", [None, "best", "a/b.ckpt"], [1, True]),
+    ("ckpt_path", [None, "best", "a/b.ckpt"], ["", 1, True]),
     ("model.hidden", [1, 64, 10_000], [0, -3, 3.7, "abc", "", None, True, math.nan, math.inf]),
     ("model.init", ["xavier", "zeros"], ["xavir", None]),
     ("model.init_range", [0.5, 1], [0, -1.0, math.nan, math.inf, None]),
@@ -195,20 +190,28 @@ VALUES: list[tuple[str, list[Any], list[Any]]] = [  # key, right values, wrong v
     ("data.scale", ["auto", "none", "standard", "minmax", "/255"], ["max", "255", None, 255]),
     ("data.validation", [0, 0.0, 0.5], [-0.1, 1, 1.0, 2, math.nan, "a"]),
     ("data.test", [0, 0.5], [-0.1, 1.0, math.nan, "a"]),
-    ("optimizer.lr", [1e-3, 1], [0, 0.0, -1, math.nan, math.inf, "", "abc", None, True]),
+    (
+        "optimizer.lr",
+        [1e-30, 1, 1e3],
+        [0, 0.0, -1, 1e300, math.nan, math.inf, "", "abc", None, True],
+    ),
     ("optimizer.weight_decay", [0, 0.1], [-0.1, math.nan, None]),
     ("optimizer.clip_norm", [None, 1.0], [0, -1, math.nan, math.inf]),
-    ("optimizer.accumulate", [1, 4], [0, -1, 1.5, None]),
+    ("optimizer.accumulate", [1, 4, 1000], [0, -1, 1.5, None]),
     ("scheduler.interval", ["epoch", "step"], ["batch", None]),
     ("scheduler.monitor", [None, "cost/val"], ["val/cost", "cost/test"]),
     ("trainer.accelerator", ["cpu", "gpu", "mps", "auto"], ["tpuu", None]),
-    ("trainer.devices", [1, 2, "auto"], [0, -1, "a", 1.5, [], [-1], [0]]),
+    ("trainer.devices", [1, 2, 3, "auto"], [0, -1, "a", 1.5, [], [-1], [0]]),
     ("trainer.num_nodes", [1], [0, -1, 1.5]),
-    ("trainer.precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"], ["fp8", 32]),
+    (
+        "trainer.precision",
+        ["32-true", "64-true", "bf16-true", "bf16-mixed"],
+        ["fp8", "16-mixed", 32],
+    ),
     ("trainer.max_epochs", [1, 30], [0, -5, -1, "3", 2.5, None]),
     ("trainer.min_epochs", [None, 1], [0, -1]),
     ("trainer.max_steps", [-1, 1, 10], [0, -2, 1.5, None]),
-    ("trainer.max_time", [None, "00:00:01:00"], [5, "abc", "1 hour", ""]),
+    ("trainer.max_time", [None, "01:00:00:00"], [5, "abc", "1 hour", "", "99999999999:00:00:00"]),
     ("trainer.fast_dev_run", [True, False, 3], [0, -1, "yes"]),
     ("trainer.limit_train_batches", [None, 1, 5, 0.5, 1.0], [0, 0.0, -1, 1.5, math.nan]),
     ("trainer.limit_val_batches", [None, 0, 0.5, 3], [-1, 1.5, math.nan]),
@@ -221,6 +224,7 @@ VALUES: list[tuple[str, list[Any], list[Any]]] = [  # key, right values, wrong v
     ("callbacks.checkpoint.monitor", ["accuracy/val", "cost/val"], ["val_acc", None]),
     ("callbacks.checkpoint.mode", ["max", "min"], ["up", None]),
     ("callbacks.checkpoint.every_n_updates", [None, 1], [0, -1]),
+    ("callbacks.early_stopping.monitor", ["cost/train"], ["loss"]),
     ("callbacks.early_stopping.patience", [None, 1], [0, -1, 1.5]),
     ("callbacks.early_stopping.min_delta", [0, 0.1], [-0.1, math.nan]),
 ]
@@ -236,7 +240,7 @@ def test_right_values_are_taken_and_wrong_ones_refused(
     for value in wrong:
         with pytest.raises(BadInput) as refusal:
             validate(changed(base, key, value))
-        assert str(refusal.value).startswith(key), (value, str(refusal.value))
+        assert re.fullmatch(rf"{re.escape(key)}\b.*", str(refusal.value)), value  # one line
 
 
 COMBINATIONS = [
@@ -245,10 +249,6 @@ COMBINATIONS = [
     (["scheduler=plateau", "data.validation=0"], ["scheduler=plateau"]),
     (["scheduler=plateau", "trainer.limit_val_batches=0"], ["scheduler=plateau"]),
     (["scheduler.interval=validation"], ["scheduler.interval=epoch"]),
-    (["task=predict"], ["task=predict", "ckpt_path=a"]),
-    (["task=test"], ["task=test", "ckpt_path=a"]),
-    (["task=export"], ["task=export", "ckpt_path=a"]),
-    (["task=examples"], ["task=examples", "ckpt_path=a"]),
     (
         ["data.validation=0.5", "data.test=0.5"],
         ["data.validation=0.5", "data.test=0.4"],
@@ -266,60 +266,7 @@ def test_values_that_do_not_fit_together_are_refused(wrong: list[str], right: li
     assert wrong[0].partition("=")[0] in str(refusal.value)
 
 
-# Lines on the command line
-
-LINES = [  # arguments, what the line names
-    (["model.hiden=3"], ["model.hiden", "model.hidden"]),
-    (["+model.hiden=3"], ["model.hiden", "model.hidden"]),
-    (["++model.hiden=3"], ["model.hiden", "model.hidden"]),
-    (["optimizer.learning_rate=1"], ["optimizer.learning_rate", "lr"]),
-    (["optimizer.momentum=0.5"], ["optimizer.momentum", "optimizer"]),
-    (["sed=1"], ["sed", "seed"]),
-    (["+typo=1"], ["typo", "accepted", "seed"]),
-    (["typo=1"], ["typo", "accepted", "seed"]),
-    (["data=digit"], ["data=digit", "digits"]),
-    (["optimizer=sdg"], ["optimizer=sdg", "sgd"]),
-    (["experiment=nothing"], ["experiment=nothing", *EXPERIMENTS]),
-    (["dtaa=digits"], ["dtaa", "data"]),
-    (["trainer.bogus=1"], ["trainer.bogus", "max_epochs"]),
-    (["trainer.max_epoch=1"], ["trainer.max_epoch", "trainer.max_epochs"]),
-    (["callbacks.checkpoint.montor=1"], ["callbacks.checkpoint.montor", "monitor"]),
-    (["model.hidden=abc"], ["model.hidden=abc", "integer"]),
-    (["model.hidden="], ["model.hidden"]),
-    (["model.hidden=${nope}"], ["nope"]),
-    (["optimizer.lr=nan"], ["optimizer.lr=nan", "finite"]),
-    (["optimizer.lr=inf"], ["optimizer.lr=inf", "finite"]),
-    (["trainer.accelerator=tpuu"], ["trainer.accelerator=tpuu", "cpu"]),
-    (["data=csv"], ["data.path"]),
-    (["backward=custom"], ["backward.function"]),
-    (["data=csv", "data.path=a=b.csv"], ["data.path"]),
-    (["model.hidden"], ["model.hidden"]),
-    (["~model.hidden"], ["model.hidden"]),
-    (["~model.hiden"], ["model.hiden", "model.hidden"]),
-    (["~optimizer"], ["optimizer"]),
-    (["model=null"], ["model"]),
-    (["trainer=5"], ["trainer=5", "name of a choice"]),
-    (["logger=null"], ["logger=null", "none"]),
-    (["scheduler=step", "scheduler.interval=validation"], ["scheduler.interval", "epoch"]),
-    (["scheduler=plateau", "scheduler.monitor=cost/train"], ["scheduler.monitor", "cost/val"]),
-    (["-m", "model.hidden=5,6", "model.init=xavier,zeros,xavir"], ["model.init=xavir"]),
-    (["-m", "optimizer=sgd,sdg"], ["optimizer=sdg", "adam"]),
-    (["-m", "model.hidden=abc,5"], ["model.hidden=abc"]),
-    (["-m", "model.hiden=4,5"], ["model.hiden", "model.hidden"]),
-]
-
-
-@pytest.mark.parametrize(("arguments", "named"), LINES, ids=[" ".join(line) for line, _ in LINES])
-def test_a_wrong_command_line_is_one_clear_line_and_makes_no_file(
-    train: Train, tmp_path: Path, arguments: list[str], named: list[str]
-) -> None:
-    answer = train(*arguments)
-    assert answer.code == 2, answer
-    assert answer.out == ""
-    assert answer.err.startswith("train.py: ")
-    assert answer.err.count("\n") == 1
-    assert all(name in answer.err for name in named), answer.err
-    assert list(tmp_path.iterdir()) == []
+# A user's own experiment
 
 
 @pytest.mark.parametrize(
