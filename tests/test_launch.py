@@ -48,9 +48,10 @@ def trainer(**flags: Any) -> dict[str, Any]:
 # One run.
 
 
-def test_multirun_gives_each_job_its_values_on_all_devices(train: Train, tmp_path: Path) -> None:
-    done = train("-m", *SHORT, "logger=tensorboard", "seed=1,2", "hydra.sweep.dir=logs/sweep")
-    assert (done.code, done.err) == (0, "")
+def test_multirun_gives_each_job_its_values_on_all_devices(tmp_path: Path) -> None:
+    sweep = ("-m", *SHORT, "logger=tensorboard", "seed=1,2", "hydra.sweep.dir=logs/sweep")
+    done = forked.start(*sweep, "dashboard=off", folder=tmp_path)
+    assert (done.wait(), done.err) == (0, "")
     assert [folder.name for folder in (tmp_path / "logs").iterdir()] == ["sweep"]
     jobs = sorted(path for path in (tmp_path / "logs" / "sweep").iterdir() if path.is_dir())
     assert [job.name for job in jobs] == ["seed=1", "seed=2"]
@@ -68,14 +69,16 @@ def test_multirun_gives_each_job_its_values_on_all_devices(train: Train, tmp_pat
 # One end.
 
 
-def test_a_mistake_on_several_devices_is_named_once_and_ends_all(train: Train) -> None:
-    done = train(
+def test_a_mistake_on_several_devices_is_named_once_and_ends_all(tmp_path: Path) -> None:
+    done = forked.start(
         *("trainer=ddp_cpu", "trainer.enable_progress_bar=false", "logger=none", "data=iris"),
-        *("backward=mistake", "backward.mistake=no_sprime"),
+        *("backward=mistake", "backward.mistake=no_sprime", "dashboard=off", "hydra.run.dir=run"),
+        folder=tmp_path,
     )
-    assert (done.code, done.err) == (1, "the gradient is wrong in dz1 (on the first batch)\n")
+    assert (done.wait(), done.err) == (1, "the gradient is wrong in dz1 (on the first batch)\n")
     assert done.out.count("WRONG") == 1
-    assert json.loads((done.folder / "metrics.json").read_text())["check/wrong"] == ["dz1"]
+    left = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert left["check/wrong"] == ["dz1"]
 
 
 @pytest.mark.parametrize(
@@ -162,9 +165,9 @@ def test_what_cannot_be_is_refused_with_one_line(
     assert done.err.count("\n") == 1
 
 
-def test_bad_input_found_by_a_device_is_one_line(train: Train) -> None:
-    done = train(*SHORT, "data=csv", "data.path=absent.csv")
-    assert (done.code, done.err.count("\n")) == (2, 1)
+def test_bad_input_found_by_a_device_is_one_line(tmp_path: Path) -> None:
+    done = forked.start(*SHORT, "data=csv", "data.path=absent.csv", folder=tmp_path)
+    assert (done.wait(), done.err.count("\n")) == (2, 1)
     assert "absent.csv" in done.err
 
 
