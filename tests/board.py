@@ -1,4 +1,4 @@
-"""TensorBoard over a folder of runs, and a browser that looks at it."""
+"""TensorBoard over a folder of runs, and a browser that opens it."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ FLAGS = (
 
 @contextmanager
 def served(logs: Path, *options: str) -> Iterator[str]:
-    """The address of a TensorBoard over a folder of runs, at a free port of this machine."""
+    """Yield the address of a TensorBoard over a folder of runs, at a free port of this machine."""
     arguments = ["--logdir", str(logs), "--host", "127.0.0.1", "--port", "0", *options]
     command = [sys.executable, "-m", "tensorboard.main", *arguments]
     with tempfile.TemporaryDirectory() as folder:
@@ -41,12 +41,12 @@ def served(logs: Path, *options: str) -> Iterator[str]:
 
 
 def browser() -> str | None:
-    """Where Chromium or Chrome is installed; None: nowhere."""
+    """Return the path of Chromium or Chrome, or None where neither is installed."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def browse(url: str, *wanted: str, size: tuple[int, int] = (1600, 1200)) -> str:
-    """Open an address without a window and give what the browser prints.
+    """Open an address in a headless browser and return its output.
 
     Args:
         url: to be opened.

@@ -1,4 +1,4 @@
-"""What a run left in its event files."""
+"""Contents of a run's event files."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ TEXTS = ("about/equations", "about/report", "config/composed")  # of a run with 
 
 
 def read(folder: Path) -> EventAccumulator:
-    """All events of a folder, not thinned."""
+    """Return all events of a folder, not thinned."""
     everything = dict.fromkeys(("scalars", "tensors", "histograms", "images"), 0)
     return EventAccumulator(str(folder), size_guidance=everything).Reload()
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Steps and values of each scalar."""
+    """Return the steps and values of each scalar."""
     events = read(folder)
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]

@@ -11,9 +11,9 @@ from conftest import composed, fit
 from PIL import Image
 
 from handgrad.dashboard.pictures import gallery
-from handgrad.dashboard.pictures.callback import Album, next_picture
-from handgrad.dashboard.pictures.snapshot import Moment
-from handgrad.dashboard.time_budget import Allowance
+from handgrad.dashboard.pictures.callback import PictureCallback, next_picture
+from handgrad.dashboard.pictures.snapshot import Snapshot
+from handgrad.dashboard.time_budget import TimeBudget
 from handgrad.devices.launch import Job, run_task
 from handgrad.tasks import cli
 
@@ -85,16 +85,15 @@ def test_pictures_do_not_change_the_training(runs: dict[str, Path]) -> None:
 def test_every_picture_that_fits_the_data_is_drawn(data: str) -> None:
     fitted = fit(f"data={data}", *COMMON, "trainer.max_steps=1")
     params = fitted.network.params
-    moment = Moment(1, params, params.W1.grad, fitted.network.cost)
-    scene = gallery.capture(moment, fitted.data)
-    drawn = {tag.removeprefix("pictures/") for tag, _ in gallery.pictures(scene, more=False)}
+    snapshot = Snapshot(1, params, params.W1.grad, fitted.network.cost, fitted.data)
+    drawn = {tag.removeprefix("pictures/") for tag, _ in gallery.pictures(snapshot, more=False)}
     assert drawn == FITTING[data]
 
 
 # Which moments are kept until there is time to draw them.
 
 
-class Diary(Album):
+class Diary(PictureCallback):
     """Writes down what would be drawn, and after how many updates; drawing takes a second."""
 
     def __init__(self, rich_after: int) -> None:
@@ -104,10 +103,10 @@ class Diary(Album):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self.trainer, self.draws = trainer, True
-        self.allowance.affords = lambda times=1: trainer.global_step >= self.rich_after
+        self.budget.affords = lambda times=1: trainer.global_step >= self.rich_after
 
     def draw(self, trainer: L.Trainer) -> None:
-        self.drawn += [(moment.updates, trainer.global_step) for moment in self.waiting]
+        self.drawn += [(snapshot.updates, trainer.global_step) for snapshot in self.waiting]
         self.waiting = []
 
 
@@ -141,9 +140,9 @@ def test_moments_are_1_2_5_in_every_power_of_ten() -> None:
 
 def test_the_first_pictures_wait_until_their_share_is_there() -> None:
     now = 0.0
-    allowance = Allowance(0.1, lambda: now, expected=2.0)
+    budget = TimeBudget(0.1, lambda: now, expected=2.0)
     now = 19.0
-    assert not allowance.affords()
+    assert not budget.affords()
     now = 21.0
-    assert allowance.affords()
-    assert not allowance.affords(2)
+    assert budget.affords()
+    assert not budget.affords(2)

@@ -23,9 +23,9 @@ from handgrad.dashboard import equations, hparams, report, sections
 from handgrad.dashboard.callback import Dashboard
 from handgrad.dashboard.histograms import histogram
 from handgrad.dashboard.loggers import EventLog
-from handgrad.dashboard.scalars import Scalars, Watched
+from handgrad.dashboard.scalars import ObservedUpdate, Scalars
 from handgrad.dashboard.sections import layout
-from handgrad.dashboard.time_budget import Allowance
+from handgrad.dashboard.time_budget import TimeBudget
 from handgrad.devices.launch import Job, run_task
 from handgrad.tasks import build, cli
 
@@ -193,7 +193,7 @@ def test_the_curves_are_those_of_the_watched_update(tmp_path: Path) -> None:
         assert board.points[tag][1] == pytest.approx(value, rel=1e-4), tag
 
 
-def watched(seed: int, examples: int = 32) -> Watched:
+def watched(seed: int, examples: int = 32) -> ObservedUpdate:
     """An update of its own."""
     generator = torch.Generator().manual_seed(seed)
     params = Parameters(
@@ -208,7 +208,7 @@ def watched(seed: int, examples: int = 32) -> Watched:
     gradients = backward(params, activations, inputs, targets)
     means = [gradients.dW1, gradients.db1, gradients.dW2, gradients.db2]
     after = Parameters(*(p - 0.1 * g for p, g in zip(params, means, strict=True)))
-    return Watched(
+    return ObservedUpdate(
         before=params,
         after=after,
         activations=activations,
@@ -280,26 +280,26 @@ class Clock:
 @pytest.mark.parametrize(("cost", "share"), [(0.010, 0.05), (0.3, 0.05), (0.001, 0.25)])
 def test_the_share_is_kept_whatever_a_point_costs(cost: float, share: float) -> None:
     clock = Clock()
-    allowance, points = Allowance(share, clock), 0
+    budget, points = TimeBudget(share, clock), 0
     for _ in range(2000):
         clock.now += 0.025  # fifty updates
-        if allowance.affords():
-            with allowance.spending():
+        if budget.affords():
+            with budget.spending():
                 clock.now += cost
             points += 1
     training = 2000 * 0.025
-    assert allowance.spent <= share * training + cost * (points == 1)
+    assert budget.spent <= share * training + cost * (points == 1)
     assert points >= min(2000, 0.9 * share * training / cost)
 
 
 def test_the_interval_stretches_when_points_grow_dear() -> None:
     clock = Clock()
-    allowance, made = Allowance(0.05, clock), []
+    budget, made = TimeBudget(0.05, clock), []
     for number in range(4000):
         clock.now += 0.025
-        if allowance.affords():
+        if budget.affords():
             made.append(number)
-            with allowance.spending():
+            with budget.spending():
                 clock.now += 0.001 if number < 2000 else 0.02
     assert np.diff(made[:1000]).max() == 1
     assert np.diff(made)[-5:].min() >= 10
@@ -519,8 +519,9 @@ def facts(figures: dict | None = None, **points: float) -> report.Facts:
     return report.Facts({**common, **(figures or {})}, held, checked=True, batch_size=10)
 
 
+QUESTIONS = ("learned", "proved", "shrinks", "batch", "step")  # in the order of the report
 CASES = [
-    ("learned", {}, {}, "**Yes**: the cost of the training part is 0.1"),
+    ("learned", {}, {}, "**Yes**: the cost of the training split is 0.1"),
     ("learned", {"cost/train": 1.99}, {}, "**No**"),
     ("learned", {"cost/train": math.nan}, {}, "**No**"),
     ("learned", {"cost/val": 0.5}, {}, "costs 5.0 times as much"),
@@ -544,7 +545,8 @@ CASES = [
 
 @pytest.mark.parametrize(("question", "figures", "points", "answer"), CASES)
 def test_the_report_answers(question: str, figures: dict, points: dict, answer: str) -> None:
-    assert answer in getattr(report, question)(facts(figures, **points))
+    answers = report.render("run", facts(figures, **points)).split("\n## ")[1:]
+    assert answer in dict(zip(QUESTIONS, answers, strict=True))[question]
 
 
 def test_a_report_has_five_answers_whose_tags_exist(runs: dict[str, Path]) -> None:
@@ -559,7 +561,7 @@ def test_a_report_has_five_answers_whose_tags_exist(runs: dict[str, Path]) -> No
 
 
 def test_a_report_without_a_check_says_so() -> None:
-    assert "Not checked" in report.proved(facts()._replace(checked=False))
+    assert "Not checked" in report.render("run", facts()._replace(checked=False))
 
 
 def test_the_reports_figures_are_those_of_the_run(runs: dict[str, Path]) -> None:

@@ -40,7 +40,7 @@ def points(m: int = 60) -> torch.Tensor:
 
 def pictured(n_y: int, n_h: int = 5) -> tuple[Figure, Parameters, plane.Plane]:
     params, inputs = network(2, n_h, n_y), points()
-    here = plane.plane(params, inputs, OFFSET, DIVISOR, ("length", "width"))
+    here = plane.Plane.around(params, inputs, OFFSET, DIVISOR, ("length", "width"))
     answer = forward(params, inputs).A2
     said = (answer[:, 0] > 0.5).long() if n_y == 1 else answer.argmax(dim=1)
     labels = said.clone()
@@ -116,8 +116,8 @@ def test_the_lines_are_where_hidden_units_are_undecided() -> None:
 def test_a_unit_without_weights_has_no_line() -> None:
     params = network(2, 3, 1)
     params.W1[1] = 0
-    here = plane.plane(params, points(), OFFSET, DIVISOR, ("x", "y"))
-    ends = plane.unit_lines(here, params)
+    here = plane.Plane.around(params, points(), OFFSET, DIVISOR, ("x", "y"))
+    ends = here.unit_lines(params)
     assert np.isnan(ends[1]).all()
     assert np.isfinite(ends[[0, 2]]).all()
 
@@ -133,8 +133,8 @@ def test_exactly_the_wrong_examples_are_ringed() -> None:
 
 def test_small_multiples_show_each_unit_over_the_plane() -> None:
     params = network(2, 5, 1)
-    here = plane.plane(params, points(), OFFSET, DIVISOR, ("x", "y"))
-    tiles = plane.unit_tiles(here, np.array([4, 1]))
+    here = plane.Plane.around(params, points(), OFFSET, DIVISOR, ("x", "y"))
+    tiles = here.unit_tiles(np.array([4, 1]))
     across, up = here.axes
     for row, column in ((0, 0), (3, 30), (40, 7)):
         place = np.array([[across[3 * column], up[::-1][3 * row]]])
@@ -142,14 +142,14 @@ def test_small_multiples_show_each_unit_over_the_plane() -> None:
         expected = forward(params, scaled).A1[0, [4, 1]].numpy()
         np.testing.assert_allclose(tiles[:, row, column], expected, atol=1e-5)
     shown = np.asarray(plane.hidden_units(here, params).axes[0].images[0].get_array())
-    first = plane.unit_tiles(here, np.arange(5))[0]
+    first = here.unit_tiles(np.arange(5))[0]
     np.testing.assert_allclose(shown[: len(first), : len(first)], canvas.SIGNED(first), atol=1e-6)
 
 
 def test_of_many_units_the_strongest_are_shown_in_their_own_order() -> None:
     params = network(2, 50, 3)
     strongest = set(params.W2.norm(dim=0).argsort(descending=True)[:36].tolist())
-    chosen = plane.chosen(params, 36)
+    chosen = plane.strongest_units(params, 36)
     assert set(chosen) == strongest
     assert list(chosen) == sorted(chosen)
 

@@ -1,1 +1,1 @@
-"""What TensorBoard shows of a training: it reads, and never changes what is trained."""
+"""Dashboard of a training in TensorBoard, which reads and never changes the training."""

@@ -1,4 +1,4 @@
-"""The dashboard as Lightning calls it: when to look, and what is written then."""
+"""Callback that decides when the dashboard measures, and writes what it measured."""
 
 import time
 from pathlib import Path
@@ -12,12 +12,16 @@ from typing_extensions import override
 
 from handgrad.backprop import Gradients, Parameters
 from handgrad.dashboard import equations, hparams
-from handgrad.dashboard.histograms import EXAMPLES, histograms, precision_recall_curves
+from handgrad.dashboard.histograms import (
+    EXAMPLES,
+    histogram_summary,
+    precision_recall_summary,
+)
 from handgrad.dashboard.loggers import EventLog
-from handgrad.dashboard.report import Facts, report
-from handgrad.dashboard.scalars import Scalars, Watched
+from handgrad.dashboard.report import Facts, render
+from handgrad.dashboard.scalars import ObservedUpdate, Scalars
 from handgrad.dashboard.sections import layout
-from handgrad.dashboard.time_budget import allowances
+from handgrad.dashboard.time_budget import time_budgets
 from handgrad.module import TwoLayerNetwork
 from handgrad.training.updates import MicrobatchResult
 
@@ -25,7 +29,9 @@ FLUSH_SECONDS = 1.0  # until TensorBoard sees what was written; each time costs 
 
 
 class Dashboard(Callback):
-    """Writes what the equations hold, within a share of the training's time; the first device does.
+    """Writes the quantities of the equations within a share of the training's time.
+
+    Only the first device writes.
 
     Args:
         tier: "lite", "full" or "deep".
@@ -63,8 +69,10 @@ class Dashboard(Callback):
         if not trainer.is_global_zero:
             return
         self.introduce(trainer, pl_module)
-        self.scalars = Scalars(self.tier, copied(pl_module))
-        self.allowances = allowances(self.share)
+        self.scalars = Scalars(
+            self.tier, Parameters(*(p.detach().clone() for p in pl_module.params))
+        )
+        self.budgets = time_budgets(self.share)
         self.started, self.counted = time.perf_counter(), trainer.global_step
         self.flushed = self.started
 
@@ -86,7 +94,7 @@ class Dashboard(Callback):
             log.write(hparams.columns(), step)
             log.write(hparams.began(hyperparameters, self.folder), step)
             log.write(text("about/equations", equations.table(cost, sizes)), step)
-            log.write(text("config/composed", fenced(self.config)), step)
+            log.write(text("config/composed", f"```\n{self.config}\n```"), step)
             log.write_graph(equations.graph(cost, sizes))
 
     @override
@@ -97,7 +105,7 @@ class Dashboard(Callback):
         last = trainer.global_step + len(batch.updates)
         due = last == 1 or last % trainer.log_every_n_steps == 0  # pyright: ignore - set late
         pl_module.updates.keeps_before = (
-            due and trainer.is_global_zero and self.allowances["scalars"].affords()
+            due and trainer.is_global_zero and self.budgets["scalars"].affords()
         )
 
     @override
@@ -110,24 +118,24 @@ class Dashboard(Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
-        seen, before = pl_module.updates.result, pl_module.updates.before
-        if before is None or seen is None:  # not due, or this device's share is empty
+        result, before = pl_module.updates.result, pl_module.updates.before
+        if before is None or result is None:  # not due, or this device's shard is empty
             return
-        with self.allowances["scalars"].spending():
+        with self.budgets["scalars"].spending():
             update = batch.updates[-1]
-            watched = Watched(
+            observed = ObservedUpdate(
                 before=before,
                 after=pl_module.params,
-                activations=seen.activations,
-                gradients=unscaled(seen),
-                inputs=seen.X,
-                targets=seen.Y,
+                activations=result.activations,
+                gradients=_unscaled(result),
+                inputs=result.X,
+                targets=result.Y,
                 step_gradient=[each.grad for each in pl_module.params if each.grad is not None],
                 examples=update.examples,
                 learning_rate=trainer.optimizers[0].param_groups[0]["lr"],
                 cost=pl_module.cost,
             )
-            self.publish(trainer, self.scalars.of(watched) | self.pace(trainer, update.examples))
+            self.publish(trainer, self.scalars.of(observed) | self.pace(trainer, update.examples))
         if trainer.global_step == 1:
             self.draw_histograms(trainer, pl_module)
 
@@ -143,12 +151,12 @@ class Dashboard(Callback):
             self.flushed = time.perf_counter()
 
     def pace(self, trainer: L.Trainer, examples: int) -> dict[str, float]:
-        """How fast the training goes, and what looking costs."""
+        """Return the speed of the training, and the share of the time that the dashboard took."""
         now, updates = time.perf_counter(), trainer.global_step
         rate = (updates - self.counted) * examples / (now - self.started)
         self.started, self.counted = now, updates
-        spent = sum(each.spent for each in self.allowances.values())
-        elapsed = now - self.allowances["scalars"].started
+        spent = sum(each.spent for each in self.budgets.values())
+        elapsed = now - self.budgets["scalars"].started
         return {
             "run/epoch": updates / self.plan.updates_per_epoch,
             "run/examples_per_second": rate,
@@ -156,12 +164,12 @@ class Dashboard(Callback):
         }
 
     def draw_histograms(self, trainer: L.Trainer, network: TwoLayerNetwork) -> None:
-        """Write the histograms, where they are affordable."""
-        allowance = self.allowances["histograms"]
-        if self.logs and network.updates.result is not None and allowance.affords():
-            with allowance.spending():
-                seen = network.updates.result
-                drawn = histograms(network.params, seen.activations, unscaled(seen))
+        """Write the histograms where the time allows."""
+        budget = self.budgets["histograms"]
+        if self.logs and network.updates.result is not None and budget.affords():
+            with budget.spending():
+                result = network.updates.result
+                drawn = histogram_summary(network.params, result.activations, _unscaled(result))
                 for log in self.logs:
                     log.write(drawn, trainer.global_step)
 
@@ -174,12 +182,12 @@ class Dashboard(Callback):
     @override
     @torch.no_grad()
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        part = trainer.datamodule.splits["val"]  # pyright: ignore[reportAttributeAccessIssue] - ours
-        if not self.logs or not len(part):
+        split = trainer.datamodule.splits["val"]  # pyright: ignore[reportAttributeAccessIssue] - ours
+        if not self.logs or not len(split):
             return
-        inputs, targets = part.rows(slice(0, EXAMPLES))
+        inputs, targets = split.rows(slice(0, EXAMPLES))
         names = trainer.datamodule.known.class_names  # pyright: ignore - ours
-        drawn = precision_recall_curves(pl_module(inputs), targets, names)
+        drawn = precision_recall_summary(pl_module(inputs), targets, names)
         for log in self.logs:
             log.write(drawn, trainer.global_step)
 
@@ -198,7 +206,7 @@ class Dashboard(Callback):
             updates: made in all.
         """
         batch = min(self.plan.batch_size, self.plan.examples) * self.plan.accumulate
-        said = report(self.folder.name, Facts(figures, self.points, self.checked, batch))
+        said = render(self.folder.name, Facts(figures, self.points, self.checked, batch))
         (self.folder / "report.md").write_text(said)
         for log in self.logs:
             log.write(text("about/report", said), updates)
@@ -212,18 +220,8 @@ class Dashboard(Callback):
             log.save()
 
 
-def copied(network: TwoLayerNetwork) -> Parameters:
-    """The parameters as they are now."""
-    return Parameters(*(each.detach().clone() for each in network.params))
-
-
-def unscaled(seen: MicrobatchResult) -> Gradients:
-    """The gradients without the loss scale of 16-mixed."""
-    if seen.scale == 1:
-        return seen.gradients
-    return Gradients(*(None if g is None else g / seen.scale for g in seen.gradients))  # pyright: ignore
-
-
-def fenced(text: str) -> str:
-    """Text as it is, within Markdown."""
-    return f"```\n{text}\n```"
+def _unscaled(result: MicrobatchResult) -> Gradients:
+    """Return the gradients without the loss scale of 16-mixed."""
+    if result.scale == 1:
+        return result.gradients
+    return Gradients(*(None if g is None else g / result.scale for g in result.gradients))  # pyright: ignore

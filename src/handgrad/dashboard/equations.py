@@ -1,4 +1,4 @@
-"""The equations as text and as a graph, read off the page that is the source of the training."""
+"""Equations as a table and as a graph, read from the docstring of `handgrad.backprop`."""
 
 # pyright: reportAttributeAccessIssue=false
 # Protocol buffers make their classes when they are imported.
@@ -24,8 +24,8 @@ GIVEN = {
 LINE = re.compile(r"^ {4}(\w+) += (.+?) {2,}\1 += (.+?) {2,}(\(.+\))$", re.MULTILINE)
 
 
-class Equation(NamedTuple):
-    """One line of the page."""
+class _Equation(NamedTuple):
+    """Holds one line of forward or backward."""
 
     name: str
     textbook: str  # one example a column
@@ -33,28 +33,27 @@ class Equation(NamedTuple):
     shape: str
 
 
-def equations(cost: str) -> list[Equation]:
-    """The ten lines of forward and backward, with the cost's own dz2."""
-    lines = [Equation(*found) for found in LINE.findall(backprop.__doc__ or "")]
+def lines(cost: str) -> list[_Equation]:
+    """Return the ten lines of forward and backward, with the dz2 of the cost."""
+    found = [_Equation(*parts) for parts in LINE.findall(backprop.__doc__ or "")]
     if cost == "quadratic":
         said = (backprop.quadratic_dz2.__doc__ or "").partition(",")[0].partition(" = ")[2]
-        lines = [
+        found = [
             line._replace(textbook=said, here=said) if line.name == "dz2" else line
-            for line in lines
+            for line in found
         ]
-    return lines
+    return found
 
 
 def table(cost: str, sizes: dict[str, int]) -> str:
-    """The equations as a Markdown table.
+    """Return the equations as a Markdown table.
 
     Args:
         cost: "cross_entropy" or "quadratic".
         sizes: of m, n_x, n_h and n_y.
     """
     rows = [
-        f"| `{e.name} = {e.textbook}` | `{e.name} = {e.here}` | `{e.shape}` |"
-        for e in equations(cost)
+        f"| `{e.name} = {e.textbook}` | `{e.name} = {e.here}` | `{e.shape}` |" for e in lines(cost)
     ]
     here = ", ".join(f"{name} = {size}" for name, size in sizes.items())
     return "\n".join(
@@ -69,20 +68,20 @@ def table(cost: str, sizes: dict[str, int]) -> str:
 
 
 def graph(cost: str, sizes: dict[str, int]) -> GraphDef:
-    """Forward and backward pass: each line of the page a node, fed by the names on its right."""
-    lines = equations(cost)
-    known = [*GIVEN, *(line.name for line in lines)]
-    nodes = [node(name, "given", [], shape, sizes) for name, shape in GIVEN.items()]
-    for line in lines:
+    """Return the graph in which each equation is a node, fed by the names on its right side."""
+    steps = lines(cost)
+    known = [*GIVEN, *(line.name for line in steps)]
+    nodes = [_node(name, "given", [], shape, sizes) for name, shape in GIVEN.items()]
+    for line in steps:
         feeding = [name for name in known if re.search(rf"\b{name}\b", line.here)]
-        nodes.append(node(line.name, line.here, feeding, line.shape, sizes))
+        nodes.append(_node(line.name, line.here, feeding, line.shape, sizes))
     return GraphDef(node=nodes)
 
 
-def node(
+def _node(
     name: str, operation: str, feeding: list[str], shape: str, sizes: dict[str, int]
 ) -> NodeDef:
-    """One quantity, with its shape on the edges that leave it."""
+    """Return the node of one quantity, with its shape on the edges that leave it."""
     axes = [TensorShapeProto.Dim(size=sizes[axis]) for axis in re.findall(r"\w+", shape)]
     shapes = AttrValue(list=AttrValue.ListValue(shape=[TensorShapeProto(dim=axes)]))
     said = AttrValue(s=f"{name} = {operation}".encode())

@@ -1,4 +1,11 @@
-"""Histograms of what the equations hold, counted on the device in 64 bins."""
+"""Histograms of the tensors of the equations, and the precision-recall curve of each output.
+
+The histograms are counted on the device in 64 bins. The curves set one output against the
+rest, over the validation split.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
 
 import torch
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -9,18 +16,14 @@ from handgrad.backprop import Activations, Gradients, Parameters
 from handgrad.dashboard.sections import HISTOGRAMS
 from handgrad.statistics.gradients import wide
 
-# FOLDED from dashboard/precision_recall.py: 'A precision-recall curve for each output, one against the rest, over the validation part.'
-# pyright: reportAttributeAccessIssue=false
-# Protocol buffers make their classes when they are imported.
-
-
-EXAMPLES = 10_000  # of the part at most
+BINS = 64
+EXAMPLES = 10_000  # of the split at most
 THRESHOLDS = 127
 OUTPUTS = 20  # at most
 
 
-def precision_recall_curves(answers: Tensor, targets: Tensor, names: tuple[str, ...]) -> Summary:
-    """The curves of the outputs.
+def precision_recall_summary(answers: Tensor, targets: Tensor, names: tuple[str, ...]) -> Summary:
+    """Return the curves of the outputs.
 
     Args:
         answers: probabilities, (m, outputs).
@@ -38,16 +41,11 @@ def precision_recall_curves(answers: Tensor, targets: Tensor, names: tuple[str, 
     return Summary(value=values)
 
 
-# pyright: reportAttributeAccessIssue=false
-# Protocol buffers make their classes when they are imported.
-
-
-BINS = 64
-
-
 @torch.no_grad()
-def histograms(params: Parameters, activations: Activations, gradients: Gradients) -> Summary:
-    """Parameters, gradients and activations; what is not finite is left out."""
+def histogram_summary(
+    params: Parameters, activations: Activations, gradients: Gradients
+) -> Summary:
+    """Return histograms of parameters, gradients and activations whose values are finite."""
     groups = {
         "parameters": params._asdict(),
         "gradients": gradients._asdict(),
@@ -63,7 +61,7 @@ def histograms(params: Parameters, activations: Activations, gradients: Gradient
 
 
 def histogram(tag: str, tensor: Tensor) -> Summary | None:
-    """One histogram; None where a value is not finite."""
+    """Return one histogram, or None where a value is not finite."""
     tensor = wide(tensor.detach())
     low, high = tensor.aminmax()
     ends = torch.stack([low, high, tensor.sum(), tensor.square().sum()])

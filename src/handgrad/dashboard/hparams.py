@@ -1,8 +1,8 @@
-"""The HParams tab: the same columns in every run, and no figure but those that were measured.
+"""HParams tab of TensorBoard, with the same columns in every run and only measured figures.
 
 TensorBoard takes the first run's columns for all. So all runs declare the same ones, and a run that
 lacks a key (plain descent has no momentum) leaves its cell empty. The metrics are the very curves:
-no point is written for the table's sake.
+no extra point is written for the table.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -43,7 +43,7 @@ METRICS = (
 
 
 def values(config: dict[str, Any]) -> dict[str, str | float]:
-    """The hyperparameters of a configuration; what it does not have is left out.
+    """Return the hyperparameters of a configuration, without those that it lacks.
 
     Args:
         config: validated, in plain containers. A group's name is that of the class it makes.
@@ -60,7 +60,7 @@ def values(config: dict[str, Any]) -> dict[str, str | float]:
 
 
 def columns() -> Summary:
-    """What every run declares: the columns of hyperparameters and of metrics."""
+    """Return the columns of hyperparameters and metrics that every run declares."""
     types = {True: api_pb2.DATA_TYPE_FLOAT64, False: api_pb2.DATA_TYPE_STRING}
     experiment = api_pb2.Experiment(
         hparam_infos=[
@@ -73,25 +73,28 @@ def columns() -> Summary:
             for tag in METRICS
         ],
     )
-    return summary(metadata.EXPERIMENT_TAG, experiment=experiment)
+    return _summary(metadata.EXPERIMENT_TAG, experiment=experiment)
 
 
 def began(hyperparameters: dict[str, str | float], folder: Path) -> Summary:
-    """That a run began, with its hyperparameters; two runs with the same ones stay two rows."""
+    """Return the start of a run with its hyperparameters.
+
+    Two runs with the same hyperparameters stay two rows.
+    """
     run = f"{folder.name} ({folder.parent.name})"  # the column is narrow: what differs comes first
     return hparams_pb(hyperparameters, trial_id=run)  # pyright: ignore - one key type of several
 
 
 def ended(failed: bool) -> Summary:
-    """That a run ended."""
+    """Return the end of a run."""
     status = api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS
-    return summary(
+    return _summary(
         metadata.SESSION_END_INFO_TAG,
         session_end_info=plugin_data_pb2.SessionEndInfo(status=status),
     )
 
 
-def summary(tag: str, **content: Any) -> Summary:
-    """Plugin data without a value."""
+def _summary(tag: str, **content: Any) -> Summary:
+    """Return plugin data without a value."""
     held = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
     return Summary(value=[Summary.Value(tag=tag, metadata=held, tensor=metadata.NULL_TENSOR)])

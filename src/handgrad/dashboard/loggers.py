@@ -1,4 +1,10 @@
-"""Lightning's TensorBoard logger, whose charts carry their equations."""
+"""Lightning's loggers for metrics.csv and TensorBoard, made to continue where a run resumes.
+
+The charts of TensorBoard carry their equations.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# Protocol buffers make their classes when they are imported.
 
 import csv
 from collections.abc import Mapping
@@ -17,12 +23,16 @@ from typing_extensions import override
 
 from handgrad.dashboard.sections import DESCRIPTIONS
 
-# FOLDED from csv_log.py: "Lightning's metrics.csv, which goes on where a run that was stopped goes on."
-END = ("cost/test", "run/fit_seconds")  # what a training that is over writes, also once more
+END = (
+    "cost/test",
+    "run/fit_seconds",
+)  # written at the end of a training, and again if that end is repeated
 
 
 class CsvLog(CSVLogger):
-    """Writes each point into metrics.csv at once; Lightning's own would begin a new file.
+    """Writes each point into metrics.csv at once, and continues the file of a resumed run.
+
+    Lightning's own logger would begin a new file.
 
     Args:
         settings: of `CSVLogger`.
@@ -32,7 +42,7 @@ class CsvLog(CSVLogger):
         super().__init__(**settings, flush_logs_every_n_steps=1)
 
     def forget_after(self, step: int) -> None:
-        """Keep the rows of an earlier life up to the update that the run resumes from.
+        """Keep the earlier rows up to the update that the run resumes from.
 
         Args:
             step: the update; -1 to keep none.
@@ -46,10 +56,6 @@ class CsvLog(CSVLogger):
         for row in rows:  # the writer of the experiment removes the file when it is made
             self.experiment.metrics.append({name: cell for name, cell in row.items() if cell})
         self.save()
-
-
-# pyright: reportAttributeAccessIssue=false
-# Protocol buffers make their classes when they are imported.
 
 
 class EventLog(TensorBoardLogger):
@@ -72,26 +78,29 @@ class EventLog(TensorBoardLogger):
         known = self.written_before if step == self.resumed_at else frozenset()
         new = {tag: float(figure) for tag, figure in metrics.items() if tag not in known}
         if new:
-            self.write(Summary(value=[self.value(*each) for each in new.items()]), step)
+            self.write(Summary(value=[self._value(*each) for each in new.items()]), step)
 
     @cached_property
     def written_before(self) -> frozenset[str]:
-        """What an earlier life wrote at the update that the run resumes from.
+        """Return the tags already written at the update that the run resumes from.
 
-        There is such a thing where it was killed after its training, before all of its end.
+        There are some where the run was killed after its training, before all of its end.
         """
         files = sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
         events = chain.from_iterable(EventFileLoader(str(file)).Load() for file in files)
         tags: set[str] = set()
         for event in events:
             if event.HasField("session_log") and event.step <= self.resumed_at:
-                tags.clear()  # the life that began here made TensorBoard forget them
+                tags.clear()  # the resumed run that began here made TensorBoard forget them
             elif event.step == self.resumed_at:
                 tags |= {value.tag for value in event.summary.value}
         return frozenset(tags)
 
-    def value(self, tag: str, figure: float) -> Summary.Value:
-        """One scalar; TensorBoard takes the description from a tag's first point."""
+    def _value(self, tag: str, figure: float) -> Summary.Value:
+        """Return one scalar, with a description on the first point of its tag.
+
+        TensorBoard takes the description from there.
+        """
         if tag in self.described or tag not in DESCRIPTIONS:
             return Summary.Value(tag=tag, simple_value=figure)
         self.described.add(tag)
@@ -105,7 +114,7 @@ class EventLog(TensorBoardLogger):
     @override
     @rank_zero_only
     def save(self) -> None:
-        """Write what is waiting; the hyperparameters have a tab, and need no file of their own."""
+        """Write what is buffered, without Lightning's hparams.yaml: the HParams tab has it all."""
         self.experiment.flush()
 
     @rank_zero_only
@@ -115,7 +124,7 @@ class EventLog(TensorBoardLogger):
 
     @rank_zero_only
     def write_graph(self, graph: GraphDef) -> None:
-        """Write what the graph tab shows."""
+        """Write the content of the Graphs tab."""
         self.experiment._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
 
     @rank_zero_only

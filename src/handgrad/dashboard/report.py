@@ -1,4 +1,4 @@
-"""report.md: five questions about a run, each answered with its number and the tag to look at."""
+"""report.md: five questions about a run, each answered with a number and the tag to look at."""
 
 from statistics import median
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ STEEPEST = 0.25  # the largest slope of a sigmoid
 
 
 class Facts(NamedTuple):
-    """What a run knows at its end."""
+    """Holds the results of a run at its end."""
 
     figures: dict[str, Any]  # as in metrics.json
     points: dict[str, list[float]]  # of the dashboard's curves
@@ -19,47 +19,47 @@ class Facts(NamedTuple):
     batch_size: int
 
 
-def report(run: str, facts: Facts) -> str:
-    """The report as Markdown."""
+def render(run: str, facts: Facts) -> str:
+    """Return the report as Markdown."""
     answers = {
-        "Did it learn?": learned(facts),
-        "Is the gradient proved?": proved(facts),
-        "Where does the gradient shrink?": shrinks(facts),
-        "Is the batch too big or too small?": batch(facts),
-        "Is the step too big or too small?": step(facts),
+        "Did it learn?": _learned(facts),
+        "Is the gradient proved?": _proved(facts),
+        "Where does the gradient shrink?": _shrinks(facts),
+        "Is the batch too big or too small?": _batch(facts),
+        "Is the step too big or too small?": _step(facts),
     }
-    parts = [f"## {question}\n\n{answer}\n" for question, answer in answers.items()]
-    return "\n".join([f"# {run}\n", *parts])
+    sections = [f"## {question}\n\n{answer}\n" for question, answer in answers.items()]
+    return "\n".join([f"# {run}\n", *sections])
 
 
-def middle(facts: Facts, tag: str) -> float | None:
-    """The median of a curve; None where it has no point."""
+def _median_of(facts: Facts, tag: str) -> float | None:
+    """Return the median of a curve, or None where it has no point."""
     points = facts.points.get(tag)
     return median(points) if points else None
 
 
-def learned(facts: Facts) -> str:
-    """Whether the cost fell, and whether what was learned holds for other examples."""
-    cost, chance = facts.figures.get("cost/train"), middle(facts, "cost/chance")
+def _learned(facts: Facts) -> str:
+    """Answer whether the cost fell, and whether the network generalizes to other examples."""
+    cost, chance = facts.figures.get("cost/train"), _median_of(facts, "cost/chance")
     if cost is None or chance is None:
         return "Unknown: the run ended before its first figures (`cost/train`)."
-    said = f"the cost of the training part is {cost:.4g} (`cost/train`), where answering 1/2 to "
+    said = f"the cost of the training split is {cost:.4g} (`cost/train`), where answering 1/2 to "
     said += f"everything costs {chance:.4g} (`cost/chance`). "
     said = f"**No**: {said}" if not cost < LEARNED * chance else f"**Yes**: {said}"
-    for part, word in (("test", "test"), ("val", "validation")):
-        right = facts.figures.get(f"accuracy/{part}")
+    for split, word in (("test", "test"), ("val", "validation")):
+        right = facts.figures.get(f"accuracy/{split}")
         if right is not None:
-            said += f"Of the {word} examples, {right:.2%} are right (`accuracy/{part}`). "
+            said += f"Of the {word} examples, {right:.2%} are right (`accuracy/{split}`). "
             break
     beyond = facts.figures.get("cost/val")
     if beyond is not None and beyond > 2 * cost and cost < LEARNED * chance:
-        said += f"The validation part costs {beyond / cost:.1f} times as much (`cost/val`): the "
+        said += f"The validation split costs {beyond / cost:.1f} times as much (`cost/val`): the "
         said += "network knows its training examples better than others of their kind. "
     return said.strip()
 
 
-def proved(facts: Facts) -> str:
-    """What the check found."""
+def _proved(facts: Facts) -> str:
+    """Answer whether the check found a wrong line."""
     wrong = facts.figures.get("check/wrong", [])
     if wrong:
         return (
@@ -75,9 +75,9 @@ def proved(facts: Facts) -> str:
     )
 
 
-def shrinks(facts: Facts) -> str:
-    """Which factor of dz1 = W2^T dz2 * sigma'(z1) loses most of the error."""
-    weights, slope = (middle(facts, f"backward/kept_by_{by}") for by in ("W2", "slope"))
+def _shrinks(facts: Facts) -> str:
+    """Answer which factor of dz1 = W2^T dz2 * sigma'(z1) loses most of the error."""
+    weights, slope = (_median_of(facts, f"backward/kept_by_{by}") for by in ("W2", "slope"))
     if weights is None or slope is None:
         return "Unknown: the rule gives no dz1, or the run ended too early."
     said = f"On its way to the hidden layer the error is multiplied by {weights:.2g} in `W2^T` "
@@ -93,9 +93,9 @@ def shrinks(facts: Facts) -> str:
     return said + "**Most is lost in the slope**, as with any sigmoid; the units are not saturated."
 
 
-def batch(facts: Facts) -> str:
-    """How the batch compares with the noise scale."""
-    size, scale = facts.batch_size, middle(facts, "noise/log10_scale")
+def _batch(facts: Facts) -> str:
+    """Answer how the batch compares with the noise scale."""
+    size, scale = facts.batch_size, _median_of(facts, "noise/log10_scale")
     if scale is None:
         return (
             f"Unknown: in batches of {size} the gradient's noise hid its signal "
@@ -117,14 +117,14 @@ def batch(facts: Facts) -> str:
     return said + "**About right**: neither much noise nor much repetition."
 
 
-def step(facts: Facts) -> str:
-    """How far a step goes, beside the weights and beside the curvature."""
-    ratio = middle(facts, "step/log10_update_to_weight_W1")
+def _step(facts: Facts) -> str:
+    """Answer how large a step is relative to the weights and to the curvature."""
+    ratio = _median_of(facts, "step/log10_update_to_weight_W1")
     if ratio is None:
         return "Unknown: the run ended too early (`step/log10_update_to_weight_W1`)."
     said = f"A step changes W1 by {10**ratio:.1g} of its size "
     said += f"(`step/log10_update_to_weight_W1`, median {ratio:.1f}; about -3 is healthy). "
-    curved = middle(facts, "step/rate_times_curvature")
+    curved = _median_of(facts, "step/rate_times_curvature")
     if curved is not None:
         said += f"Learning rate times curvature is {curved:.2g} (`step/rate_times_curvature`; "
         said += f"plain descent is stable below {STABLE:.0f}). "

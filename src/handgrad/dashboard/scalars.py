@@ -1,4 +1,4 @@
-"""The curves of one update: what the statistics say of it, with one copy from the device."""
+"""Curves of one update: its statistics, fetched from the device in one copy."""
 
 import math
 from typing import NamedTuple
@@ -31,8 +31,8 @@ PAIRED = 256  # examples of a batch at most whose gradients are compared in pair
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-class Watched(NamedTuple):
-    """One update, from before its step to after it; of its examples this device's last piece."""
+class ObservedUpdate(NamedTuple):
+    """Holds one update before and after its step, and this device's last microbatch of it."""
 
     before: Parameters
     after: Parameters
@@ -47,7 +47,7 @@ class Watched(NamedTuple):
 
 
 class Scalars:
-    """The tier's quantities of an update, as finite numbers by tag.
+    """Computes the quantities of a tier from an update, as finite numbers by tag.
 
     Args:
         tier: "lite", "full" or "deep".
@@ -61,8 +61,8 @@ class Scalars:
         self.direction: Parameters | None = None
 
     @torch.no_grad()
-    def of(self, update: Watched) -> dict[str, float]:
-        """All quantities of an update; what is not finite is left out."""
+    def of(self, update: ObservedUpdate) -> dict[str, float]:
+        """Return all quantities of an update that are finite."""
         tensors = {**self.step(update), **self.health(update), **self.norms(update)}
         if update.gradients.dz1 is not None:  # a rule of four gradients gives none
             tensors |= {**self.backward_pass(update), **self.noise_terms(update)}
@@ -77,10 +77,10 @@ class Scalars:
             "noise/log10_batch_size": float(update.examples),
             "cost/chance": figures.pop("cost/chance"),
         }
-        return finite(figures)
+        return _finite(figures)
 
-    def backward_pass(self, update: Watched) -> dict[str, Tensor]:
-        """Where the error shrinks on its way back."""
+    def backward_pass(self, update: ObservedUpdate) -> dict[str, Tensor]:
+        """Measure where the error shrinks on its way back."""
         chain = vanishing(update.before, update.gradients)
         return {
             "backward/log10_dz2": chain.dz2,
@@ -90,8 +90,8 @@ class Scalars:
             "backward/kept_by_slope": chain.kept_by_slope,
         }
 
-    def norms(self, update: Watched) -> dict[str, Tensor]:
-        """The norms of the gradients, and the cost of not knowing."""
+    def norms(self, update: ObservedUpdate) -> dict[str, Tensor]:
+        """Return the norms of the gradients, and the cost of answering 1/2 to everything."""
         names = (f"backward/log10_norm_d{name}" for name in PARAMETERS)
         norms = [torch.linalg.vector_norm(wide(each)) for each in update.step_gradient]
         half = torch.full_like(update.targets, 0.5)
@@ -101,33 +101,33 @@ class Scalars:
             "cost/chance": update.cost.value(unknowing, update.targets),
         }
 
-    def noise_terms(self, update: Watched) -> dict[str, Tensor]:
-        """How the gradients of the examples scatter."""
+    def noise_terms(self, update: ObservedUpdate) -> dict[str, Tensor]:
+        """Measure how the gradients of the examples scatter."""
         gradients = update.gradients
         norms = example_norms(update.activations, update.gradients, update.inputs).whole
         noise, signal, _ = noise_scale(norms, means(gradients))
-        bands = quantiles(norms, "noise/example_norm")
+        bands = _quantiles(norms, "noise/example_norm")
         return {"noise": noise, "signal": signal, **bands}
 
-    def step(self, update: Watched) -> dict[str, Tensor]:
-        """How far the step went."""
+    def step(self, update: ObservedUpdate) -> dict[str, Tensor]:
+        """Measure the step relative to the parameters."""
         ratios = update_to_weight(update.before, update.after)
         names = (f"step/log10_update_to_weight_{name}" for name in PARAMETERS)
         return dict(zip(names, ratios, strict=True))
 
-    def health(self, update: Watched) -> dict[str, Tensor]:
-        """How many sigmoids still let an error through."""
+    def health(self, update: ObservedUpdate) -> dict[str, Tensor]:
+        """Measure how many sigmoids still pass on an error."""
         activations = update.activations
         hidden = saturation(activations.A1)
         return {
             "health/saturated_hidden": hidden.share,
             "health/saturated_output": saturation(activations.A2).share,
             "health/dead_units": hidden.dead_share,
-            **quantiles(hidden.slope, "health/slope"),
+            **_quantiles(hidden.slope, "health/slope"),
         }
 
-    def more(self, update: Watched) -> dict[str, Tensor]:
-        """What the full tier adds."""
+    def more(self, update: ObservedUpdate) -> dict[str, Tensor]:
+        """Return the quantities that the full tier adds."""
         travelled = update_to_weight(self.start, update.after)
         found = {
             "step/distance_from_start_W1": travelled[0],
@@ -141,11 +141,11 @@ class Scalars:
             ratios = signal_to_noise(update.gradients, variances)
             for name, ratio in zip(PARAMETERS, ratios, strict=True):
                 found[f"noise/known_signs_{name}"] = (ratio > KNOWN).float().mean()
-            found["noise/agreement"] = agreement(update)
+            found["noise/agreement"] = _agreement(update)
         return found
 
-    def curvature(self, update: Watched) -> dict[str, Tensor]:
-        """What the deep tier adds: how curved the cost is where the step ended."""
+    def curvature(self, update: ObservedUpdate) -> dict[str, Tensor]:
+        """Return the quantities that the deep tier adds: the curvature after the step."""
         params = Parameters(*(wide(each) for each in update.after))
         inputs, targets = wide(update.inputs), wide(update.targets)
         activations = forward(params, inputs)
@@ -167,7 +167,7 @@ class Scalars:
         }
 
     def running(self, figures: dict[str, float]) -> dict[str, float]:
-        """The noise scale over the points so far: both averaged, then divided."""
+        """Add the noise scale over the points so far: noise and signal averaged, then divided."""
         noise, signal = figures.pop("noise", math.nan), figures.pop("signal", math.nan)
         if math.isfinite(noise + signal):
             self.noise = MEMORY * self.noise + noise
@@ -177,8 +177,8 @@ class Scalars:
         return figures
 
 
-def agreement(update: Watched) -> Tensor:
-    """The mean cosine between the gradients of two different examples; NaN where there is one."""
+def _agreement(update: ObservedUpdate) -> Tensor:
+    """Return the mean cosine between gradients of different examples, or NaN for one example."""
     activations, gradients = update.activations, update.gradients
     products = gradient_products(
         activations._replace(A1=activations.A1[:PAIRED]),
@@ -190,15 +190,15 @@ def agreement(update: Watched) -> Tensor:
     return pairs.sum() / (m * (m - 1) or math.nan)
 
 
-def quantiles(values: Tensor, tag: str) -> dict[str, Tensor]:
-    """The quantiles of a band: the values nearest to them in rank."""
+def _quantiles(values: Tensor, tag: str) -> dict[str, Tensor]:
+    """Return the quantiles of a band, each the value nearest in rank."""
     ordered = values.sort().values
     last = len(ordered) - 1
     return {f"{tag}_q{100 * each:.0f}": ordered[round(each * last)] for each in QUANTILES}
 
 
-def finite(figures: dict[str, float]) -> dict[str, float]:
-    """Those that can be drawn; the logarithm of those whose name says so."""
+def _finite(figures: dict[str, float]) -> dict[str, float]:
+    """Return the figures that can be drawn, as logarithms where the tag says log10."""
     found = {}
     for tag, figure in figures.items():
         if "/log10_" in tag:

@@ -1,7 +1,8 @@
-"""What is shown, in the order in which one asks: sections, their charts, and each tag's equation.
+"""Sections of the dashboard in reading order, their charts, and the equation of each tag.
 
-This table is the only place that knows a tag's meaning: the descriptions of the charts, the
-custom-scalars layout, the pinned cards and the report's tags come from it.
+SECTIONS is the only place that knows a tag's meaning: the descriptions of the charts, the
+custom-scalars layout, the pinned cards and the report's tags come from it. The same file gives the
+command and the address that open the dashboard.
 """
 
 import json
@@ -12,13 +13,15 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 TIERS = ("off", "lite", "full", "deep")  # each shows what the one before it does, and more
-BATCH = "Of the newest update's batch; on several devices of device 0's share, of pieces the last."
+BATCH = "Of the newest update's batch; on several devices of device 0's shard, of microbatches the last."
 STEP = "Of the whole update, over all examples and devices, whatever the optimizer does."
 PARAMETERS = ("W1", "b1", "W2", "b2")
 
+Series = list[Any]  # of TensorBoard: "Multiline" with patterns, or "Margin" with three tags
+
 
 class Quantity(NamedTuple):
-    """One curve."""
+    """Describes one curve."""
 
     tag: str  # {} stands for what follows in `names`
     description: str  # Markdown, with the equation
@@ -27,28 +30,41 @@ class Quantity(NamedTuple):
 
     @property
     def tags(self) -> list[str]:
-        """The tags, written out."""
+        """Return the tags, written out."""
         return [self.tag.format(name) for name in self.names] if self.names else [self.tag]
 
 
 class Chart(NamedTuple):
-    """One chart of the custom-scalars tab: several curves, or a band of quantiles."""
+    """Describes one chart of the custom-scalars tab: several curves, or a band of quantiles."""
 
     title: str
     quantities: tuple[Quantity, ...]
     band: bool = False  # the middle, the lower and the upper quantile
 
+    def for_tier(self, tier: str) -> "Chart":
+        """Return the chart with the quantities that a tier shows."""
+        shown = TIERS[: TIERS.index(tier) + 1]
+        return self._replace(quantities=tuple(q for q in self.quantities if q.tier in shown))
+
+    @property
+    def series(self) -> Series:
+        """Return the curves, or the three tags of the band."""
+        tags = [tag for quantity in self.quantities for tag in quantity.tags]
+        if self.band:
+            return ["Margin", tags]  # the middle, the lower and the upper one
+        return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
+
 
 class Section(NamedTuple):
-    """The charts that answer one question."""
+    """Holds the charts that answer one question."""
 
     title: str
     charts: tuple[Chart, ...]
     pinned: tuple[str, ...]
 
 
-def band(tag: str, title: str, description: str) -> Chart:
-    """The median with the tenth and the ninetieth percentile about it."""
+def _band(tag: str, title: str, description: str) -> Chart:
+    """Return a chart of the median with the tenth and the ninetieth percentile."""
     return Chart(
         title,
         tuple(
@@ -71,9 +87,9 @@ SECTIONS = (
                 "cost J",
                 (
                     Quantity("cost/train", f"{COST} Over the examples since the last point."),
-                    Quantity("cost/val", f"{COST} Over the whole validation part."),
-                    Quantity("cost/test", f"{COST} Over the test part, by the best network."),
-                    Quantity("cost/chance", f"{COST} At `A2 = 1/2`: what not knowing costs."),
+                    Quantity("cost/val", f"{COST} Over the whole validation split."),
+                    Quantity("cost/test", f"{COST} Over the test split, by the best network."),
+                    Quantity("cost/chance", f"{COST} At `A2 = 1/2`: the cost of not knowing."),
                 ),
             ),
             Chart(
@@ -151,7 +167,7 @@ SECTIONS = (
                     Quantity("noise/log10_batch_size", "Examples in one update, log10."),
                 ),
             ),
-            band(
+            _band(
                 "noise/example_norm",
                 "norm of one example's gradient |g_i|",
                 "`|g_i|^2 = |dz2_i|^2 (|A1_i|^2 + 1) + |dz1_i|^2 (|X_i|^2 + 1)`.",
@@ -275,7 +291,7 @@ SECTIONS = (
                     ),
                 ),
             ),
-            band(
+            _band(
                 "health/slope",
                 "mean slope of each hidden unit",
                 "`sigma'(z1) = A1 (1 - A1)`, at most 1/4, averaged for each unit.",
@@ -355,40 +371,36 @@ HISTOGRAMS = {
 }
 
 
-def shown(quantity: Quantity, tier: str) -> bool:
-    """Whether a tier shows a quantity."""
-    return TIERS.index(quantity.tier) <= TIERS.index(tier)
-
-
-def quantities() -> list[Quantity]:
-    """All quantities, in order."""
-    return [each for part in SECTIONS for chart in part.charts for each in chart.quantities]
-
-
 TOTALS = {
     "run/updates": "Updates made in all.",
     "run/fit_seconds": "Seconds of wall time from the first update to the last, with everything.",
     "run/devices": "Devices that trained together.",
 }
-DESCRIPTIONS = {tag: each.description for each in quantities() for tag in each.tags} | TOTALS
+DESCRIPTIONS = TOTALS | {
+    tag: each.description
+    for section in SECTIONS
+    for chart in section.charts
+    for each in chart.quantities
+    for tag in each.tags
+}
 
 
 def pinned(tier: str) -> list[str]:
-    """The tags of the cards on top, in the order of the sections.
+    """Return the tags of the cards on top, in the order of the sections.
 
-    What the module and the check write themselves is there in every tier.
+    Every tier has the tags that the module and the check write themselves.
     """
     every = [tag for section in SECTIONS for tag in section.pinned]
     return every if tier != "off" else [t for t in every if re.match("cost|accuracy|check", t)]
 
 
-# FOLDED from dashboard/address.py: 'How the dashboard is opened: one command, and one address with the right cards on top.'
 PORT = 6006
-SAMPLES = "images=200,histograms=200,pr_curves=200,text=50"  # TensorBoard keeps ten pictures else
+# TensorBoard's own numbers are smaller: ten pictures of a tag, for instance.
+SAMPLES = "images=200,histograms=200,pr_curves=200,text=50"
 
 
 def command(logs: Path) -> str:
-    """The command that serves a folder of runs to this machine alone, with every picture."""
+    """Return the command that serves a folder of runs to this machine alone, with every picture."""
     return (
         f"tensorboard --logdir {shlex.quote(str(logs))} --host 127.0.0.1 --port {PORT} "
         f"--samples_per_plugin {SAMPLES}"
@@ -396,37 +408,26 @@ def command(logs: Path) -> str:
 
 
 def url(tier: str) -> str:
-    """The address of the time series: key cards pinned, and no smoothing to hide first points."""
+    """Return the address of the time series, with key cards pinned and without smoothing.
+
+    Smoothing would hide the first points.
+    """
     cards = [{"plugin": "scalars", "tag": tag} for tag in pinned(tier)]
     said = quote(json.dumps(cards, separators=(",", ":")), safe=":,/")
     smoothing = "#timeseries&_smoothingWeight=0"  # the second one is for the other tabs
     return f"http://127.0.0.1:{PORT}/?pinnedCards={said}&smoothing=0{smoothing}"
 
 
-# FOLDED from dashboard/layout.py: "The custom-scalars tab: each section's charts under its title, with bands of quantiles."
-Series = list[Any]  # of TensorBoard: "Multiline" with patterns, or "Margin" with three tags
-
-
 def layout(tier: str) -> dict[str, dict[str, Series]]:
-    """What a tier shows, by section and chart, as `SummaryWriter.add_custom_scalars` takes it."""
+    """Return the custom-scalars tab of a tier: each section's charts under its title.
+
+    The format is that of `SummaryWriter.add_custom_scalars`.
+    """
     return {
         section.title: {
-            chart.title: series(only)
+            chart.title: only.series
             for chart in section.charts
-            if (only := for_tier(chart, tier)).quantities
+            if (only := chart.for_tier(tier)).quantities
         }
         for section in SECTIONS
     }
-
-
-def for_tier(chart: Chart, tier: str) -> Chart:
-    """The chart with what a tier shows."""
-    return chart._replace(quantities=tuple(q for q in chart.quantities if shown(q, tier)))
-
-
-def series(chart: Chart) -> Series:
-    """The curves of a chart."""
-    tags = [tag for quantity in chart.quantities for tag in quantity.tags]
-    if chart.band:
-        return ["Margin", tags]  # the middle, the lower and the upper one
-    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]

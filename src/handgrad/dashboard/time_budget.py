@@ -1,4 +1,4 @@
-"""The time that the dashboard may take, kept by the clock."""
+"""Time budgets of the dashboard, kept by the clock."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 PARTS = {"scalars": 0.6, "histograms": 0.1, "pictures": 0.15}
 
 
-class Allowance:
-    """A share of the training's time, for one kind of thing to look at.
+class TimeBudget:
+    """Holds the share of the training's time that one kind of output may take.
 
-    What is due and not affordable is left out: the interval stretches by whole steps until the
-    share is kept, and the points stay at round numbers of updates.
+    An output that is due but not affordable is skipped. The interval stretches by whole steps
+    until the share is kept, and the points stay at round numbers of updates.
 
     Args:
         share: of the time without what is spent here, such as 0.05.
@@ -33,19 +33,19 @@ class Allowance:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training, without what was spent here."""
+        """Return the seconds of training, without what was spent here."""
         return self.clock() - self.started - self.spent
 
     def affords(self, times: int = 1) -> bool:
-        """Whether what is due may be made now, so often, if it costs what it cost the last time.
+        """Return whether an output may be made now, `times` times, at the cost of the last time.
 
-        The share of the first second is there from the beginning: the first points tell most.
+        The share of the first second is granted from the beginning: the first points tell most.
         """
         return self.spent + times * self.newest <= self.share * max(self.elapsed, 1.0)
 
     @contextmanager
     def spending(self) -> Iterator[None]:
-        """Count the time within."""
+        """Count the time spent in the block."""
         start = self.clock()
         try:
             yield
@@ -54,6 +54,6 @@ class Allowance:
             self.spent += self.newest
 
 
-def allowances(share: float) -> dict[str, Allowance]:
-    """One for each kind, so that none takes another's time; they count from now on."""
-    return {kind: Allowance(part * share) for kind, part in PARTS.items()}
+def time_budgets(share: float) -> dict[str, TimeBudget]:
+    """Return one budget for each kind, so that none takes another's time, counted from now on."""
+    return {kind: TimeBudget(part * share) for kind, part in PARTS.items()}

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from handgrad.config.errors import BadInput, warn
 from handgrad.dashboard import hparams
 from handgrad.dashboard.callback import Dashboard
-from handgrad.dashboard.pictures.callback import Album, next_picture
+from handgrad.dashboard.pictures.callback import PictureCallback, next_picture
 from handgrad.data.checks import available_memory
 from handgrad.data.module import ExampleData
 from handgrad.devices.equal_weights import DriftCheck, EqualWeights
@@ -270,7 +270,7 @@ class Training(NamedTuple):
     start: Start
     check: LiveCheck
     dashboard: Dashboard | None  # None where it is off
-    album: Album | None  # likewise
+    pictures: PictureCallback | None  # likewise
 
 
 def training(
@@ -292,9 +292,9 @@ def training(
     model, made_of = network(config, examples), fingerprint_of(config, examples)
     start = resume.find(config, folder, made_of, model)
     check = LiveCheck.from_keys(config["check"])
-    board, album = _pictures(config, examples, folder)
+    board, pictures = _pictures(config, examples, folder)
     callbacks = [
-        *(each for each in (board, album) if each),
+        *(each for each in (board, pictures) if each),
         Resumable(config, made_of),
         check,
         *watchers,
@@ -303,19 +303,19 @@ def training(
     ]
     loop = trainer(config, folder, extra=callbacks)
     examples.horizon = horizon(config, loop)
-    return Training(loop, model, examples, start, check, board, album)
+    return Training(loop, model, examples, start, check, board, pictures)
 
 
 def _pictures(
     config: dict[str, Any], data: ExampleData, folder: Path
-) -> tuple[Dashboard | None, Album | None]:
+) -> tuple[Dashboard | None, PictureCallback | None]:
     """Return the callbacks that show and draw the training, or None where the dashboard is off."""
     tier, share, png = (config["dashboard"][key] for key in ("tier", "share", "save_png"))
     if tier == "off":
         return None, None
     text, found = OmegaConf.to_yaml(OmegaConf.create(config)), hparams.values(config)
     board = Dashboard(tier, share, folder, text, found, checked=config["check"]["at_start"])
-    return board, Album(data, tier, share, folder / "pictures" if png else None)
+    return board, PictureCallback(data, tier, share, folder / "pictures" if png else None)
 
 
 class Restored(NamedTuple):

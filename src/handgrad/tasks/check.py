@@ -15,7 +15,7 @@ from handgrad.audit.numerical import block_errors, error_versus_h
 from handgrad.backprop import Cost, Gradients, Parameters, forward
 from handgrad.config.errors import WrongGradient
 from handgrad.dashboard.pictures.canvas import publish
-from handgrad.dashboard.pictures.evidence import error_curves
+from handgrad.dashboard.pictures.gallery import error_curves
 from handgrad.module import TwoLayerNetwork
 from handgrad.rules.feedback import Rule
 from handgrad.runs import loading

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from handgrad.config.errors import BadInput, Failed
-from handgrad.dashboard import sections
-from handgrad.dashboard.equations import equations
+from handgrad.dashboard import equations, sections
 from handgrad.data.examples import listed
 from handgrad.data.module import ExampleData
 from handgrad.devices import cpu
@@ -72,8 +71,8 @@ def _train(training: Training, config: dict[str, Any], folder: Path) -> None:
             write_json(folder / "metrics.json", figures)
             if training.dashboard:
                 training.dashboard.finish(figures, trainer.global_step)
-    if training.album:
-        training.album.finish(trainer)
+    if training.pictures:
+        training.pictures.finish(trainer)
     if trainer.is_global_zero:
         _show(figures, folder, config["dashboard"]["tier"])
 
@@ -119,7 +118,7 @@ def _explained(
     error: NonFinite, network: TwoLayerNetwork, data: ExampleData, folder: Path
 ) -> Failed:
     """Return one line about what became not finite, for which examples, and what is left."""
-    lines = {each.name: each.textbook for each in equations(network.hparams["cost"])}
+    lines = {each.name: each.textbook for each in equations.lines(network.hparams["cost"])}
     line = f"{error.line} = {lines[error.line]}" if error.line in lines else error.line
     rows = data.indices["train"]  # of the data as a whole
     batch, culprits = (sorted(rows[each].tolist()) for each in (error.rows, error.culprits))

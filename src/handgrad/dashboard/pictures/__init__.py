@@ -1,1 +1,1 @@
-"""The pictures of a network: each a pure function of tensors, drawn without global state."""
+"""Pictures of a network, each a pure function of tensors, drawn without global state."""

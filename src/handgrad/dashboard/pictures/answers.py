@@ -1,4 +1,4 @@
-"""Pictures of the answers: what is taken for what, and the examples that are the hardest."""
+"""Pictures of the answers: confusion matrix, agreement of gradients, and hardest examples."""
 
 import numpy as np
 from matplotlib.colors import PowerNorm
@@ -11,9 +11,9 @@ from handgrad.dashboard.pictures.canvas import (
     SIGNED,
     canvas,
     place,
+    shortened,
     signed_bar,
 )
-from handgrad.dashboard.pictures.plane import shortened
 from handgrad.dashboard.pictures.sigmoids import mark_classes
 
 MOST_COUNTED = 20  # classes up to which the cells have numbers
@@ -23,14 +23,14 @@ ACROSS = 4
 
 
 def counts_of(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    """How often each class (row) was answered with each (column), (classes, classes)."""
+    """Count how often each class (row) got each answer (column), (classes, classes)."""
     return np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
 
 
 def confusion(
     labels: np.ndarray, answers: np.ndarray, class_names: tuple[str, ...], of: str
 ) -> Figure:
-    """What the examples are, and what the network says they are.
+    """Draw the confusion matrix: the classes of the examples against the network's answers.
 
     Args:
         labels: classes, (m,).
@@ -72,7 +72,7 @@ def confusion(
 def agreement(
     cosines: np.ndarray, sorted_labels: np.ndarray, class_names: tuple[str, ...], of: str
 ) -> Figure:
-    """Which examples pull the weights in the same direction: the cosines of their gradients.
+    """Draw which examples pull the weights in the same direction: cosines of their gradients.
 
     Args:
         cosines: of examples sorted by class, (m, m).
@@ -103,7 +103,7 @@ def agreement(
 def hardest_images(
     images: np.ndarray, captions: list[tuple[str, str]], wrong: np.ndarray, of: str
 ) -> Figure:
-    """The hardest examples as images, each with its label and the network's answer.
+    """Draw the hardest examples as images, each with its label and the network's answer.
 
     Args:
         images: (examples, rows, columns), the hardest first; dark is large.
@@ -112,7 +112,7 @@ def hardest_images(
         of: which examples they are, such as "validation".
     """
     rows = -(-len(images) // ACROSS)
-    figure = canvas(6.4, 0.7 + 1.72 * rows, hardest_title(wrong, of), HARDEST_EXPLAINED)
+    figure = canvas(6.4, 0.7 + 1.72 * rows, _hardest_title(wrong, of), HARDEST_EXPLAINED)
     axes = place(figure, 0, 0, 6.4, 1.72 * rows)  # its unit is an inch
     for k, (image, (label, answer)) in enumerate(zip(images, captions, strict=True)):
         middle, top = 0.9 + 1.53 * (k % ACROSS), 1.72 * (rows - k // ACROSS)
@@ -129,8 +129,8 @@ def hardest_images(
 HARDEST_EXPLAINED = "the largest gradients, largest first; red: wrong; percent: A2 of the answer"
 
 
-def hardest_title(wrong: np.ndarray, of: str) -> str:
-    """How many of them are wrong."""
+def _hardest_title(wrong: np.ndarray, of: str) -> str:
+    """Return how many of them are wrong, as a title."""
     return f"The {len(wrong)} hardest of the {of} examples: {wrong.sum()} wrong"
 
 
@@ -142,7 +142,7 @@ def hardest_rows(
     wrong: np.ndarray,
     of: str,
 ) -> Figure:
-    """The hardest examples as rows of a table, each with its label and the network's answer.
+    """Draw the hardest examples as rows of a table, each with its label and the answer.
 
     Args:
         values: in the data's own units, (examples, features), the hardest first.
@@ -159,7 +159,7 @@ def hardest_rows(
     figure = canvas(
         7.0,
         0.8 + 0.27 * len(values) + foot,
-        hardest_title(wrong, of),
+        _hardest_title(wrong, of),
         "the largest gradients, largest first; red text: wrong; cells: red is large",
     )
     axes = place(figure, 2.9, foot, 3.9, 0.27 * len(values))

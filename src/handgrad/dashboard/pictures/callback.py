@@ -1,4 +1,4 @@
-"""The pictures of a training: which moments are kept, when they are drawn, and where they go."""
+"""Callback that takes snapshots of a training and draws them when the time allows."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +11,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from handgrad.backprop import Parameters
-from handgrad.dashboard.pictures.snapshot import Moment
+from handgrad.dashboard.pictures.snapshot import Snapshot
 from handgrad.dashboard.sections import TIERS
-from handgrad.dashboard.time_budget import PARTS, Allowance
+from handgrad.dashboard.time_budget import PARTS, TimeBudget
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
 
@@ -22,20 +22,20 @@ EXPECTED = 1.5  # seconds that the first set of pictures takes, matplotlib's imp
 
 
 def next_picture(updates: int) -> int:
-    """The first of 1, 2, 5, 10, 20, 50, ... that is larger than the updates done."""
+    """Return the first of 1, 2, 5, 10, 20, 50, ... that is larger than the updates done."""
     power = 10 ** (len(str(updates)) - 1)
     return next(step * power for step in (*STEPS, 10) if step * power > updates)
 
 
-class Album(Callback):
+class PictureCallback(Callback):
     """Draws the network after 1, 2, 5, 10, 20, 50, ... updates, and when the training has ended.
 
-    Drawing takes longer than hundreds of updates. So the network is kept at these moments, which
-    costs next to nothing, and drawn as soon as the pictures' share of the time has room: what was
-    kept first, since TensorBoard forgets later pictures when an earlier one comes. Of the moments
-    that wait the powers of ten stay. What still waits when the training has ended is drawn then if
-    its share allows; the first moment and the end are in any case, and so are all where PNGs are
-    kept. On several devices the first one draws.
+    Drawing takes longer than hundreds of updates. So a snapshot is taken at these updates, which
+    costs next to nothing, and drawn as soon as the pictures' share of the time has room. The oldest
+    is drawn first, since TensorBoard forgets later pictures when an earlier one comes. Of the
+    snapshots that wait the powers of ten stay. Those that still wait when the training has ended
+    are drawn then if their share allows. The first and the last are drawn in any case, and so are
+    all where PNGs are kept. On several devices the first one draws.
 
     Args:
         data: that the network trains on.
@@ -49,7 +49,7 @@ class Album(Callback):
         self.more = TIERS.index(tier) >= TIERS.index("full")
         self.share = PARTS["pictures"] * share if folder is None else float("inf")
         self.due = 0
-        self.waiting: list[Moment] = []
+        self.waiting: list[Snapshot] = []
         self.gradient: Tensor | None = None
 
     @override
@@ -57,7 +57,7 @@ class Album(Callback):
         self.due, self.drawn_at = next_picture(trainer.global_step), trainer.global_step
         shown = self.folder or any(isinstance(each, TensorBoardLogger) for each in trainer.loggers)
         self.draws = bool(trainer.is_global_zero and shown)
-        self.allowance = Allowance(self.share, expected=EXPECTED)
+        self.budget = TimeBudget(self.share, expected=EXPECTED)
 
     @override
     def on_train_batch_end(
@@ -73,7 +73,7 @@ class Album(Callback):
         if self.draws and trainer.global_step >= self.due:
             self.due = next_picture(trainer.global_step)
             self.keep(trainer, pl_module)
-            if self.allowance.affords(len(self.waiting)):
+            if self.budget.affords(len(self.waiting)):
                 self.draw(trainer)
             self.waiting = [each for each in self.waiting if str(each.updates).strip("0") == "1"]
 
@@ -83,44 +83,43 @@ class Album(Callback):
             self.keep(trainer, pl_module)
 
     def keep(self, trainer: L.Trainer, network: L.LightningModule) -> None:
-        """Keep the network as it is now, until it is drawn."""
+        """Take a snapshot of the network as it is now."""
         assert isinstance(network, TwoLayerNetwork)
         params = Parameters(*(each.detach().clone() for each in network.params))
         gradient = None if self.gradient is None else self.gradient.clone()
-        self.waiting.append(Moment(trainer.global_step, params, gradient, network.cost))
+        self.waiting.append(
+            Snapshot(trainer.global_step, params, gradient, network.cost, self.data)
+        )
         self.drawn_at = trainer.global_step
 
     def draw(self, trainer: L.Trainer) -> None:
-        """Draw all moments that wait, in their order, and measure the time that one takes."""
-        from handgrad.dashboard.pictures import (
-            gallery,  # loads matplotlib, which other tasks need not
-        )
+        """Draw all waiting snapshots in their order, and measure the time that one takes."""
+        from handgrad.dashboard.pictures import gallery  # late: it loads matplotlib
 
-        for moment in self.waiting:
-            with self.allowance.spending():
-                scene = gallery.capture(moment, self.data)
-                self.publish(trainer, moment, gallery.pictures(scene, more=self.more))
+        for snapshot in self.waiting:
+            with self.budget.spending():
+                pictures = gallery.pictures(snapshot, more=self.more)
+                self._publish(trainer, snapshot.updates, pictures)
         self.waiting = []
 
-    def publish(self, trainer: L.Trainer, moment: Moment, pictures: Iterable[Any]) -> None:
-        """Show the pictures of a moment in TensorBoard, and keep them where they are to be kept."""
-        from handgrad.dashboard.pictures import gallery
+    def _publish(self, trainer: L.Trainer, updates: int, pictures: Iterable[Any]) -> None:
+        """Show pictures in TensorBoard, and save them as PNGs where that is configured."""
+        from handgrad.dashboard.pictures import canvas
 
         for tag, figure in pictures:
-            name = f"{tag.split('/')[1]}_{moment.updates:07d}.png"
+            name = f"{tag.split('/')[1]}_{updates:07d}.png"
             path = self.folder / name if self.folder else None
-            gallery.publish(figure, tag, trainer.loggers, path, moment.updates)
+            canvas.publish(figure, tag, trainer.loggers, path, updates)
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Draw what still waits when the training has ended."""
+        """Draw the snapshots that still wait when the training has ended."""
         if not self.waiting:
             return
         from handgrad.dashboard.pictures import gallery
 
         first, last = self.waiting[0], self.waiting[-1]
-        if not self.allowance.affords(len(self.waiting)):
+        if not self.budget.affords(len(self.waiting)):
             self.waiting = [first, last] if last is not first else [last]
         self.draw(trainer)
         if self.more or self.folder:
-            scene = gallery.capture(last, self.data)
-            self.publish(trainer, last, gallery.numerical(scene))
+            self._publish(trainer, last.updates, gallery.numerical_errors(last))

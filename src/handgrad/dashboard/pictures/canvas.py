@@ -1,4 +1,4 @@
-"""What all pictures share: their canvas, their colours, and how they become pixels and files.
+"""Canvas and colours of all pictures, and their way to pixels and files.
 
 One scale has one meaning everywhere: blue is negative or off, white is zero or undecided, red is
 positive or on. Blue and red of this map are told apart with every kind of colour blindness.
@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,6 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 SIGNED: Colormap = matplotlib.colormaps["RdBu_r"]
 AMOUNT: Colormap = matplotlib.colormaps["Blues"]
@@ -27,7 +29,7 @@ HEAD = 0.62  # inches that the heading takes
 
 
 def canvas(width: float, height: float, title: str, explanation: str) -> Figure:
-    """An empty figure with its heading: what there is to see, and how to read it.
+    """Return an empty figure with its heading: the finding, and how to read the picture.
 
     Args:
         width: in inches of 100 pixels.
@@ -42,7 +44,7 @@ def canvas(width: float, height: float, title: str, explanation: str) -> Figure:
 
 
 def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the lower left corner."""
+    """Add axes at a place given in inches from the lower left corner."""
     whole_width, whole_height = figure.get_size_inches()
     rectangle = (
         left / whole_width,
@@ -58,13 +60,13 @@ def place(figure: Figure, left: float, bottom: float, width: float, height: floa
 
 
 def bare(axes: Axes) -> Axes:
-    """The axes without ticks: their places have no unit."""
+    """Remove the ticks of axes whose positions have no unit, and return the axes."""
     axes.set(xticks=[], yticks=[])
     return axes
 
 
 def scale_bar(axes: Axes, colours: Colormap, low: float, high: float, **labels: Any) -> None:
-    """The meaning of the colours, as a bar that fills the axes.
+    """Draw the scale of the colours as a bar that fills the axes.
 
     Args:
         axes: a place of its own.
@@ -79,14 +81,14 @@ def scale_bar(axes: Axes, colours: Colormap, low: float, high: float, **labels: 
 
 
 def signed_bar(axes: Axes, limit: float) -> None:
-    """The scale of signed values: -limit, 0 and limit."""
+    """Draw the scale of signed values: -limit, 0 and limit."""
     low, high = f"-{limit:.2g}", f"+{limit:.2g}"
     scale_bar(axes, SIGNED, -limit, limit, ticks=[-limit, 0, limit])
     axes.set_yticklabels([low, "0", high])
 
 
 def mosaic(tiles: np.ndarray, columns: int, gap: int, filling: float) -> np.ndarray:
-    """Tiles side by side in rows, as one matrix.
+    """Lay tiles side by side in rows, as one matrix.
 
     Args:
         tiles: (number, rows, columns of a tile).
@@ -107,7 +109,7 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int, filling: float) -> np.ndar
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    """The figure as uint8 (height, width, 3)."""
+    """Return the figure as uint8 (height, width, 3)."""
     agg = FigureCanvasAgg(figure)
     agg.draw()
     return np.asarray(agg.buffer_rgba())[..., :3].copy()
@@ -116,7 +118,7 @@ def pixels(figure: Figure) -> np.ndarray:
 def publish(
     figure: Figure, tag: str, loggers: list[Logger], path: Path | None, step: int = 0
 ) -> None:
-    """Show a figure in TensorBoard, and keep it as a PNG.
+    """Show a figure in TensorBoard, and save it as a PNG.
 
     Args:
         figure: any.
@@ -133,3 +135,13 @@ def publish(
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(drawn).save(path)
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array of float32 or wider."""
+    return tensor.detach().cpu().to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name, cut where it is too long for its place."""
+    return name if len(name) <= most else f"{name[: most - 1]}."

@@ -1,141 +1,183 @@
-"""Which pictures fit the data, each drawn from one moment of the training."""
+"""Choice of the pictures that fit the data, each drawn from one snapshot of the training."""
 
 from collections.abc import Iterator
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from handgrad.audit.numerical import error_versus_h
+from handgrad.audit.numerical import Curve, error_versus_h
 from handgrad.dashboard.pictures import answers, plane, sigmoids, weights
-from handgrad.dashboard.pictures.canvas import publish
-from handgrad.dashboard.pictures.evidence import error_curves
-from handgrad.dashboard.pictures.snapshot import Scene, capture, classes_of
+from handgrad.dashboard.pictures.canvas import array, shortened
+from handgrad.dashboard.pictures.snapshot import Snapshot, classes_of
 from handgrad.data.examples import Examples
 from handgrad.statistics.gradients import cosines, gradient_products
 
-__all__ = ["capture", "numerical", "pictures", "publish"]
 ROWS = 64  # of the examples for the numerical derivatives: about 2,000 forward passes
+COLOURS = {"forward": "#d1495b", "central": "#edae49", "complex": "#00798c"}
 
 
-def pictures(scene: Scene, *, more: bool) -> Iterator[tuple[str, Figure]]:
-    """Each picture that fits the data, with its tag, drawn from the same scene.
+def pictures(snapshot: Snapshot, *, more: bool) -> Iterator[tuple[str, Figure]]:
+    """Yield each picture that fits the data, with its tag, drawn from the same snapshot.
 
     Args:
-        scene: what there is to show.
-        more: whether what the tiers above lite add is drawn too.
+        snapshot: of the training.
+        more: whether to draw also what the tiers above lite add.
     """
-    every = (boundary, hidden_units, tiles, hinton, saturation, slopes, confusion, hardest)
-    for draw in (*every, agreement) if more else every:
-        figure = draw(scene)
+    every = {
+        "boundary": _boundary,
+        "hidden_units": _hidden_units,
+        "tiles": _tiles,
+        "hinton": _hinton,
+        "saturation": _saturation,
+        "slopes": _slopes,
+        "confusion": _confusion,
+        "hardest": _hardest,
+    }
+    for name, draw in (every | {"agreement": _agreement} if more else every).items():
+        figure = draw(snapshot)
         if figure is not None:
-            yield f"pictures/{draw.__name__}", figure
+            yield f"pictures/{name}", figure
 
 
-def numerical(scene: Scene) -> Iterator[tuple[str, Figure]]:
-    """The error of the numerical derivatives against their step, with its tag."""
+def numerical_errors(snapshot: Snapshot) -> Iterator[tuple[str, Figure]]:
+    """Yield the error of the numerical derivatives against their step, with its tag."""
     curves = error_versus_h(
-        scene.moment.params, scene.inputs[:ROWS], scene.targets[:ROWS], scene.moment.cost
+        snapshot.params, snapshot.inputs[:ROWS], snapshot.targets[:ROWS], snapshot.cost
     )
     yield "pictures/error_versus_h", error_curves(curves)
 
 
-def boundary(scene: Scene) -> Figure | None:
-    """The decision boundary in the plane; None unless there are two inputs and classes."""
-    if scene.inputs.shape[1] != 2 or not scene.exclusive:
-        return None
-    return plane.boundary(
-        plane_of(scene),
-        scene.moment.params,
-        scene.inputs,
-        scene.labels,
-        scene.answers,
-        scene.examples.class_names,
-        scene.of,
+def error_curves(curves: list[Curve]) -> Figure:
+    """Draw the error of each numerical derivative against its step h, one panel for each dtype."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained", dpi=110)
+    dtypes = list(dict.fromkeys(curve.dtype for curve in curves))
+    axes = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)[0]
+    for axis, dtype in zip(axes, dtypes, strict=True):
+        for curve in curves:
+            if curve.dtype == dtype:
+                _draw_curve(axis, curve)
+        axis.set(xscale="log", yscale="log", title=dtype, xlabel="step h")
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("relative error of the derivative")
+    axes[0].legend(title="thin: W1, b1, W2, b2 alone", frameon=False, loc="lower left")
+    figure.suptitle("A difference quotient has a best step; the complex step needs none")
+    return figure
+
+
+def _draw_curve(axis: Axes, curve: Curve) -> None:
+    """Draw one method on one block of parameters, with an exact zero at the lower edge."""
+    whole = curve.block == "all"
+    name = "complex step" if curve.method == "complex" else f"{curve.method} difference"
+    axis.plot(
+        curve.steps,
+        np.maximum(np.asarray(curve.errors, dtype=float), 1e-17),
+        color=COLOURS[curve.method],
+        linewidth=2.2 if whole else 0.7,
+        alpha=1.0 if whole else 0.5,
+        label=name if whole else None,
     )
 
 
-def hidden_units(scene: Scene) -> Figure | None:
-    """Each hidden unit over the plane; None unless there are two inputs."""
-    if scene.inputs.shape[1] != 2:
+def _boundary(snapshot: Snapshot) -> Figure | None:
+    """Draw the decision boundary, or None unless there are two inputs and exclusive classes."""
+    if snapshot.inputs.shape[1] != 2 or not snapshot.exclusive:
         return None
-    return plane.hidden_units(plane_of(scene), scene.moment.params)
+    return plane.boundary(
+        _plane_of(snapshot),
+        snapshot.params,
+        snapshot.inputs,
+        snapshot.labels,
+        snapshot.answers,
+        snapshot.examples.class_names,
+        snapshot.of,
+    )
 
 
-def plane_of(scene: Scene) -> plane.Plane:
-    """The plane around the examples of the scene."""
-    offset, divisor = scene.scaling.offset, scene.scaling.divisor
-    first, second = scene.examples.feature_names
-    return plane.plane(scene.moment.params, scene.inputs, offset, divisor, (first, second))
+def _hidden_units(snapshot: Snapshot) -> Figure | None:
+    """Draw each hidden unit over the plane, or None unless there are two inputs."""
+    if snapshot.inputs.shape[1] != 2:
+        return None
+    return plane.hidden_units(_plane_of(snapshot), snapshot.params)
 
 
-def tiles(scene: Scene) -> Figure | None:
-    """W1 and dW1 as images; None unless the examples are images."""
-    shape = scene.examples.image_shape
-    return weights.tiles(scene.moment.params, scene.moment.gradient, shape) if shape else None
+def _plane_of(snapshot: Snapshot) -> plane.Plane:
+    """Return the plane around the examples of the snapshot."""
+    scaling = snapshot.data.scaling
+    assert scaling is not None, "data that train are scaled"
+    offset, divisor = scaling.offset, scaling.divisor
+    first, second = snapshot.examples.feature_names
+    return plane.Plane.around(snapshot.params, snapshot.inputs, offset, divisor, (first, second))
 
 
-def hinton(scene: Scene) -> Figure:
-    """W2 as squares."""
-    return weights.hinton(scene.moment.params, scene.examples.class_names)
+def _tiles(snapshot: Snapshot) -> Figure | None:
+    """Draw W1 and dW1 as images, or None unless the examples are images."""
+    shape = snapshot.examples.image_shape
+    return weights.tiles(snapshot.params, snapshot.gradient, shape) if shape else None
 
 
-def saturation(scene: Scene) -> Figure:
-    """Which hidden unit is saturated at which example."""
-    labels, names = classes_or_one(scene)
-    return sigmoids.saturation_map(scene.activations, labels, names)
+def _hinton(snapshot: Snapshot) -> Figure:
+    """Draw W2 as squares."""
+    return weights.hinton(snapshot.params, snapshot.examples.class_names)
 
 
-def classes_or_one(scene: Scene) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The classes of the examples and their names; one without a name where they have several."""
-    if scene.exclusive:
-        return scene.labels, scene.examples.class_names
-    return np.zeros(len(scene.inputs), np.int64), ("",)
+def _saturation(snapshot: Snapshot) -> Figure:
+    """Draw which hidden unit is saturated at which example."""
+    labels, names = _classes_or_one(snapshot)
+    return sigmoids.saturation_map(snapshot.activations, labels, names)
 
 
-def slopes(scene: Scene) -> Figure:
-    """How much of the error the hidden sigmoids pass on."""
-    return sigmoids.slopes(scene.activations.z1)
+def _classes_or_one(snapshot: Snapshot) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the examples' classes and names, or one nameless class for multi-label data."""
+    if snapshot.exclusive:
+        return snapshot.labels, snapshot.examples.class_names
+    return np.zeros(len(snapshot.inputs), np.int64), ("",)
 
 
-def agreement(scene: Scene) -> Figure:
-    """Which examples pull in the same direction."""
-    labels, names = classes_or_one(scene)
+def _slopes(snapshot: Snapshot) -> Figure:
+    """Draw how much of the error the hidden sigmoids pass on."""
+    return sigmoids.slopes(snapshot.activations.z1)
+
+
+def _agreement(snapshot: Snapshot) -> Figure:
+    """Draw which examples pull in the same direction."""
+    labels, names = _classes_or_one(snapshot)
     order = sigmoids.columns_of(labels)
-    activations, gradients = scene.activations, scene.gradients
+    activations, gradients = snapshot.activations, snapshot.gradients
     products = gradient_products(
         activations._replace(A1=activations.A1[order]),
         gradients._replace(dz2=gradients.dz2[order], dz1=gradients.dz1[order]),
-        scene.inputs[order],
+        snapshot.inputs[order],
     )
-    return answers.agreement(plane.array(cosines(products)), labels[order], names, scene.of)
+    return answers.agreement(array(cosines(products)), labels[order], names, snapshot.of)
 
 
-def confusion(scene: Scene) -> Figure | None:
-    """What is taken for what; None unless classes exclude each other."""
-    if not scene.exclusive:
+def _confusion(snapshot: Snapshot) -> Figure | None:
+    """Draw the confusion matrix, or None unless each example has one class."""
+    if not snapshot.exclusive:
         return None
-    names = scene.examples.class_names
-    return answers.confusion(scene.labels, scene.answers, names, scene.of)
+    names = snapshot.examples.class_names
+    return answers.confusion(snapshot.labels, snapshot.answers, names, snapshot.of)
 
 
-def hardest(scene: Scene) -> Figure:
-    """The examples with the largest gradients."""
-    order = scene.norms.argsort(descending=True)[: answers.HARDEST].cpu()
-    features = np.asarray(scene.examples.X[scene.indices[order]], dtype=float)
-    targets, outputs = scene.targets[order], scene.activations.A2[order]
-    captions, wrong = told(targets, outputs, scene.examples)
-    shape = scene.examples.image_shape
+def _hardest(snapshot: Snapshot) -> Figure:
+    """Draw the examples with the largest gradients."""
+    order = snapshot.norms.argsort(descending=True)[: answers.HARDEST].cpu()
+    features = np.asarray(snapshot.examples.X[snapshot.indices[order]], dtype=float)
+    targets, outputs = snapshot.targets[order], snapshot.activations.A2[order]
+    captions, wrong = _told(targets, outputs, snapshot.examples)
+    shape = snapshot.examples.image_shape
     if shape:
-        return answers.hardest_images(features.reshape(-1, *shape), captions, wrong, scene.of)
-    scaled, names = plane.array(scene.inputs[order]), scene.examples.feature_names
-    return answers.hardest_rows(features, scaled, names, captions, wrong, scene.of)
+        return answers.hardest_images(features.reshape(-1, *shape), captions, wrong, snapshot.of)
+    scaled, names = array(snapshot.inputs[order]), snapshot.examples.feature_names
+    return answers.hardest_rows(features, scaled, names, captions, wrong, snapshot.of)
 
 
-def told(
+def _told(
     targets: Tensor, outputs: Tensor, examples: Examples
 ) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """What examples are and what the network says, in words, and where they differ.
+    """Describe the labels of examples and the network's answers, and return where they differ.
 
     Args:
         targets: (m, n_y).
@@ -145,7 +187,7 @@ def told(
     if examples.multi_label:
         on, said = targets > 0.5, outputs > 0.5
         captions = [
-            (f"is {labels_of(a, examples)}", f"said {labels_of(b, examples)}")
+            (f"is {_labels_of(a, examples)}", f"said {_labels_of(b, examples)}")
             for a, b in zip(on, said, strict=True)
         ]
         return captions, (on != said).any(dim=1).cpu().numpy()
@@ -153,7 +195,7 @@ def told(
     sureness = outputs.max(dim=1).values
     if outputs.shape[1] == 1:
         sureness = sureness.maximum(1 - sureness)
-    names = [plane.shortened(name, 12) for name in examples.class_names]
+    names = [shortened(name, 12) for name in examples.class_names]
     captions = [
         (f"is {names[label]}", f"said {names[answer]} ({sure:.0%})")
         for label, answer, sure in zip(labels, chosen, sureness.tolist(), strict=True)
@@ -161,7 +203,7 @@ def told(
     return captions, labels != chosen
 
 
-def labels_of(on: Tensor, examples: Examples) -> str:
-    """The names of the outputs that are on."""
+def _labels_of(on: Tensor, examples: Examples) -> str:
+    """Return the names of the outputs that are on."""
     names = [name for name, one in zip(examples.class_names, on.tolist(), strict=True) if one]
-    return plane.shortened("+".join(names) or "none", 16)
+    return shortened("+".join(names) or "none", 16)

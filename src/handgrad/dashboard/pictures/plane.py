@@ -1,4 +1,4 @@
-"""Pictures of a network with two inputs: its answer and its hidden units all over the plane."""
+"""Pictures of a network with two inputs: its answer and its hidden units over the plane."""
 
 from typing import NamedTuple
 
@@ -19,11 +19,13 @@ from handgrad.dashboard.pictures.canvas import (
     NEGATIVE,
     POSITIVE,
     SIGNED,
+    array,
     bare,
     canvas,
     mosaic,
     place,
     scale_bar,
+    shortened,
 )
 
 POINTS = 121  # of the grid along each axis
@@ -34,7 +36,7 @@ EVERY = 3  # the small multiples take every third point of the grid
 
 
 class Plane(NamedTuple):
-    """A rectangle around the examples, and what the network does at each point of a grid."""
+    """Holds a rectangle around the examples, and the activations at each point of its grid."""
 
     axes: tuple[np.ndarray, np.ndarray]  # the grid's coordinates in the data's unit, (POINTS,) each
     offset: np.ndarray  # (2,): scaled = (coordinate - offset) / divisor
@@ -45,35 +47,61 @@ class Plane(NamedTuple):
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom, top."""
+        """Return left, right, bottom and top."""
         across, up = self.axes
         return float(across[0]), float(across[-1]), float(up[0]), float(up[-1])
 
+    @classmethod
+    def around(
+        cls,
+        params: Parameters,
+        inputs: Tensor,
+        offset: np.ndarray,
+        divisor: np.ndarray,
+        names: tuple[str, str],
+    ) -> "Plane":
+        """Return the plane around some examples.
 
-def plane(
-    params: Parameters,
-    inputs: Tensor,
-    offset: np.ndarray,
-    divisor: np.ndarray,
-    names: tuple[str, str],
-) -> Plane:
-    """The plane around some examples.
+        Args:
+            params: of a network with two inputs.
+            inputs: the examples, scaled, (m, 2).
+            offset: of the scaling, (2,) or (1,).
+            divisor: likewise.
+            names: of the two features.
+        """
+        offset, divisor = np.broadcast_to(offset, 2), np.broadcast_to(divisor, 2)
+        low, high = (
+            inputs.double().cpu().numpy().min(axis=0),
+            inputs.double().cpu().numpy().max(axis=0),
+        )
+        room = MARGIN * np.maximum(high - low, 1e-6)
+        across, up = (
+            np.linspace(a, b, POINTS) for a, b in zip(low - room, high + room, strict=True)
+        )
+        grid = np.stack([axis.ravel() for axis in np.meshgrid(across, up)], axis=1)
+        points = torch.from_numpy(grid).to(params.W1.device, params.W1.dtype)
+        in_unit = (across * divisor[0] + offset[0], up * divisor[1] + offset[1])
+        return cls(in_unit, offset, divisor, points, forward(params, points), names)
 
-    Args:
-        params: of a network with two inputs.
-        inputs: the examples, scaled, (m, 2).
-        offset: of the scaling, (2,) or (1,).
-        divisor: likewise.
-        names: of the two features.
-    """
-    offset, divisor = np.broadcast_to(offset, 2), np.broadcast_to(divisor, 2)
-    low, high = inputs.double().cpu().numpy().min(axis=0), inputs.double().cpu().numpy().max(axis=0)
-    room = MARGIN * np.maximum(high - low, 1e-6)
-    across, up = (np.linspace(a, b, POINTS) for a, b in zip(low - room, high + room, strict=True))
-    grid = np.stack([part.ravel() for part in np.meshgrid(across, up)], axis=1)
-    points = torch.from_numpy(grid).to(params.W1.device, params.W1.dtype)
-    in_unit = (across * divisor[0] + offset[0], up * divisor[1] + offset[1])
-    return Plane(in_unit, offset, divisor, points, forward(params, points), names)
+    def unit_lines(self, params: Parameters) -> np.ndarray:
+        """Return two points, in the data's unit, of the line on which each unit is undecided.
+
+        Returns:
+            (n_h, 2, 2); NaN for a unit without weights, which has no line.
+        """
+        weights, bias = array(params.W1).astype(float), array(params.b1).astype(float)
+        square = (weights**2).sum(axis=1)
+        square[square == 0] = np.nan
+        foot = -(bias / square)[:, None] * weights  # the line's nearest point to the origin
+        along = np.stack([-weights[:, 1], weights[:, 0]], axis=1) / np.sqrt(square)[:, None]
+        far = float(self.inputs.abs().max()) * 4 + np.abs(foot).max(axis=1, keepdims=True)
+        ends = np.stack([foot - far * along, foot + far * along], axis=1)
+        return ends * self.divisor + self.offset
+
+    def unit_tiles(self, units: np.ndarray) -> np.ndarray:
+        """Return activations on the thinned grid, (units, rows, columns), top row first."""
+        whole = array(self.activations.A1)[:, units].T.reshape(len(units), POINTS, POINTS)
+        return whole[:, ::-EVERY, ::EVERY]
 
 
 def boundary(
@@ -85,7 +113,7 @@ def boundary(
     class_names: tuple[str, ...],
     of: str,
 ) -> Figure:
-    """The network's answer over the plane, the lines of its hidden units, and the examples.
+    """Draw the network's answer over the plane, the lines of its hidden units, and the examples.
 
     Args:
         here: the plane.
@@ -97,7 +125,7 @@ def boundary(
         of: which examples they are, such as "validation".
     """
     wrong = labels != answers
-    strongest = strengths(params).argsort()[::-1][:MOST_LINES]
+    strongest = _strengths(params).argsort()[::-1][:MOST_LINES]
     lines = "lines: the hidden units, thick where W2 is large"
     if len(strongest) < len(params.b1):
         lines = f"lines: the {MOST_LINES} strongest of {len(params.b1)} hidden units"
@@ -108,9 +136,9 @@ def boundary(
         f"black: where the answer changes; {lines}",
     )
     axes = place(figure, 0.75, 0.6, 4.75, 4.05)
-    draw_answer(axes, place(figure, 5.65, 0.6, 0.14, 4.05), here, class_names)
-    draw_lines(axes, here, params, strongest)
-    draw_examples(axes, here, inputs, labels, wrong, class_names)
+    _draw_answer(axes, place(figure, 5.65, 0.6, 0.14, 4.05), here, class_names)
+    _draw_lines(axes, here, params, strongest)
+    _draw_examples(axes, here, inputs, labels, wrong, class_names)
     left, right, bottom, top = here.extent
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set_xlabel(here.names[0], size=11)
@@ -118,8 +146,8 @@ def boundary(
     return figure
 
 
-def draw_answer(axes: Axes, bar: Axes, here: Plane, class_names: tuple[str, ...]) -> None:
-    """The answer as colours, and the line at which it changes."""
+def _draw_answer(axes: Axes, bar: Axes, here: Plane, class_names: tuple[str, ...]) -> None:
+    """Draw the answer as colours, and the line at which it changes."""
     answer = array(here.activations.A2).reshape(POINTS, POINTS, -1)
     if answer.shape[2] == 1:
         colours = SIGNED(0.15 + 0.7 * answer[..., 0])[..., :3]
@@ -143,10 +171,10 @@ def draw_answer(axes: Axes, bar: Axes, here: Plane, class_names: tuple[str, ...]
             axes.contour(*here.axes, heights, levels=[level], colors=INK, linewidths=2)
 
 
-def draw_lines(axes: Axes, here: Plane, params: Parameters, units: np.ndarray) -> None:
-    """The line W1_j x + b1_j = 0 of each of these units."""
-    segments = unit_lines(here, params)[units]
-    strength = strengths(params)[units]
+def _draw_lines(axes: Axes, here: Plane, params: Parameters, units: np.ndarray) -> None:
+    """Draw the line W1_j x + b1_j = 0 of each of these units."""
+    segments = here.unit_lines(params)[units]
+    strength = _strengths(params)[units]
     relative = strength / max(strength.max(initial=0), 1e-12)
     out = array(params.W2)
     colours = FAINT
@@ -160,23 +188,7 @@ def draw_lines(axes: Axes, here: Plane, params: Parameters, units: np.ndarray) -
     )
 
 
-def unit_lines(here: Plane, params: Parameters) -> np.ndarray:
-    """Two points, in the data's unit, of the line on which each hidden unit is undecided.
-
-    Returns:
-        (n_h, 2, 2); NaN for a unit without weights, which has no line.
-    """
-    weights, bias = array(params.W1).astype(float), array(params.b1).astype(float)
-    square = (weights**2).sum(axis=1)
-    square[square == 0] = np.nan
-    foot = -(bias / square)[:, None] * weights  # the line's nearest point to the origin
-    along = np.stack([-weights[:, 1], weights[:, 0]], axis=1) / np.sqrt(square)[:, None]
-    far = float(here.inputs.abs().max()) * 4 + np.abs(foot).max(axis=1, keepdims=True)
-    ends = np.stack([foot - far * along, foot + far * along], axis=1)
-    return ends * here.divisor + here.offset
-
-
-def draw_examples(
+def _draw_examples(
     axes: Axes,
     here: Plane,
     inputs: Tensor,
@@ -184,7 +196,7 @@ def draw_examples(
     wrong: np.ndarray,
     class_names: tuple[str, ...],
 ) -> None:
-    """The examples with a colour and a shape for each class, and a ring around the wrong ones."""
+    """Draw the examples in a colour and shape for each class, and a ring around the wrong ones."""
     points = array(inputs) * here.divisor + here.offset
     colours = (NEGATIVE, POSITIVE) if len(class_names) == 2 else CLASSES
     size = 26 if len(points) < 300 else 12
@@ -210,16 +222,16 @@ def draw_examples(
 
 
 def hidden_units(here: Plane, params: Parameters) -> Figure:
-    """Each hidden unit's activation over the same plane, as small multiples.
+    """Draw each hidden unit's activation over the same plane, as small multiples.
 
     Args:
         here: the plane.
         params: of the network.
     """
-    shown = chosen(params, MOST_UNITS)
+    shown = strongest_units(params, MOST_UNITS)
     columns = int(np.ceil(np.sqrt(len(shown))))
     rows = -(-len(shown) // columns)
-    tiles = unit_tiles(here, shown)
+    tiles = here.unit_tiles(shown)
     which = "" if len(shown) == len(params.b1) else f" (the {len(shown)} strongest)"
     figure = canvas(
         6.4,
@@ -237,40 +249,24 @@ def hidden_units(here: Plane, params: Parameters) -> Figure:
     axes.set_axis_off()
     for k, unit in enumerate(shown):
         left, top = k % columns * (wide + gap), k // columns * (high + gap)
-        text = f"{unit + 1}: {told_strength(params, unit)}"
+        text = f"{unit + 1}: {_strength_text(params, unit)}"
         axes.text(left + wide / 2, top - 1, text, ha="center", va="bottom", size=9, color=INK)
     scale_bar(place(figure, 5.62, 0.3, 0.14, height - 0.45), SIGNED, 0, 1, ticks=[0, 0.5, 1])
     figure.axes[-1].set_yticklabels(["0 off", "0.5", "1 on"])
     return figure
 
 
-def unit_tiles(here: Plane, units: np.ndarray) -> np.ndarray:
-    """The activations of these units on the thinned grid, (units, rows, columns), top row first."""
-    whole = array(here.activations.A1)[:, units].T.reshape(len(units), POINTS, POINTS)
-    return whole[:, ::-EVERY, ::EVERY]
-
-
-def told_strength(params: Parameters, unit: int) -> str:
-    """The unit's weight to a single output, or the length of its weights to several."""
+def _strength_text(params: Parameters, unit: int) -> str:
+    """Return a unit's weight to a single output, or the norm of its weights to several."""
     out = array(params.W2)[:, unit]
     return f"{out[0]:+.1f}" if len(out) == 1 else f"|W2| {np.linalg.norm(out):.1f}"
 
 
-def strengths(params: Parameters) -> np.ndarray:
-    """How much each hidden unit weighs in the answer: the length of its column of W2, (n_h,)."""
+def _strengths(params: Parameters) -> np.ndarray:
+    """Return the norm of each hidden unit's column of W2, (n_h,)."""
     return np.linalg.norm(array(params.W2), axis=0)
 
 
-def chosen(params: Parameters, most: int) -> np.ndarray:
-    """The strongest units, at most so many, in their own order, which lasts while they train."""
-    return np.sort(strengths(params).argsort()[::-1][:most])
-
-
-def array(tensor: Tensor) -> np.ndarray:
-    """The tensor in float32 or wider, in memory."""
-    return tensor.detach().cpu().to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
-
-
-def shortened(name: str, most: int) -> str:
-    """The name, cut where it is too long for its place."""
-    return name if len(name) <= most else f"{name[: most - 1]}."
+def strongest_units(params: Parameters, most: int) -> np.ndarray:
+    """Return the strongest units, at most `most`, in their own order, which training keeps."""
+    return np.sort(_strengths(params).argsort()[::-1][:most])

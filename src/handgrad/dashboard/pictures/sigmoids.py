@@ -1,4 +1,4 @@
-"""Pictures of the hidden sigmoids: which are saturated, and how much of the error they pass on."""
+"""Pictures of the hidden sigmoids: where they are saturated, and the error that they pass on."""
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from handgrad.dashboard.pictures.canvas import (
     NEGATIVE,
     POSITIVE,
     SIGNED,
+    array,
     canvas,
     place,
     scale_bar,
+    shortened,
 )
-from handgrad.dashboard.pictures.plane import array, shortened
 from handgrad.statistics.gradients import SATURATED, saturation
 
 MOST_EXAMPLES = 160
@@ -28,7 +29,7 @@ REACH = 8.0  # |z1| up to which the curve is drawn at least
 def saturation_map(
     activations: Activations, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> Figure:
-    """The hidden activations of examples, sorted by class: a column for each, a row for each unit.
+    """Draw the hidden activations, a column for each example by class, a row for each unit.
 
     Args:
         activations: of the examples.
@@ -61,13 +62,13 @@ def saturation_map(
 
 
 def columns_of(labels: np.ndarray) -> np.ndarray:
-    """At most MOST_EXAMPLES examples, sorted by class, spread evenly over all of them."""
+    """Choose at most MOST_EXAMPLES examples, sorted by class and evenly spaced."""
     order = np.argsort(labels, kind="stable")
     return order[np.linspace(0, len(order) - 1, min(len(order), MOST_EXAMPLES)).round().astype(int)]
 
 
 def mark_classes(axes, sorted_labels: np.ndarray, class_names: tuple[str, ...]) -> None:
-    """The class below its examples, and a line where the next one begins."""
+    """Write each class below its examples, and draw a line where the next one begins."""
     starts = np.flatnonzero(np.diff(sorted_labels, prepend=-1))
     ends = np.append(starts[1:], len(sorted_labels))
     axes.vlines(starts[1:] - 0.5, *axes.get_ylim(), colors=INK, linewidth=0.6)
@@ -78,7 +79,7 @@ def mark_classes(axes, sorted_labels: np.ndarray, class_names: tuple[str, ...]) 
 
 
 def slopes(z1: Tensor) -> Figure:
-    """The slope of the sigmoid, and below it where the hidden units' z1 lie.
+    """Draw the slope of the sigmoid, and below it the histogram of the hidden units' z1.
 
     Args:
         z1: of examples, (m, n_h).

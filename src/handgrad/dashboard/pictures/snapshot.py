@@ -1,6 +1,7 @@
-"""What the pictures of one moment of the training show."""
+"""Snapshot of a training at one update, with the examples that its pictures show."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,93 +10,107 @@ from torch import Tensor
 from handgrad.backprop import Activations, Cost, Gradients, Parameters, backward, forward
 from handgrad.data.examples import Examples
 from handgrad.data.module import ExampleData
-from handgrad.data.scaling import Scaling
-from handgrad.data.splits import Split
 from handgrad.statistics.gradients import example_norms
 
 MOST_BYTES = 32 * 2**20  # of the inputs that are shown
 MOST_ROWS = 10_000
 
 
-class Moment(NamedTuple):
-    """The network at one update."""
-
-    updates: int
-    params: Parameters
-    gradient: Tensor | None  # dW1 of the newest update, over all devices
-    cost: Cost
-
-
-class Scene(NamedTuple):
-    """The network at one update, and what it makes of the examples that are shown."""
-
-    moment: Moment
-    of: str  # which examples are shown: validation or training
-    examples: Examples  # all of the data
-    scaling: Scaling
-    indices: np.ndarray  # of the examples that are shown, (m,)
-    inputs: Tensor  # scaled, (m, n_x)
-    targets: Tensor  # (m, n_y)
-    activations: Activations
-    gradients: Gradients  # by the equations, over these examples
-    norms: Tensor  # of each example's gradient, (m,)
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether each example has one class."""
-        return not self.examples.multi_label
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The class of each example, (m,)."""
-        return classes_of(self.targets)
-
-    @property
-    def answers(self) -> np.ndarray:
-        """The class that the network says, (m,)."""
-        return classes_of(self.activations.A2)
-
-
 def classes_of(outputs: Tensor) -> np.ndarray:
-    """The class that targets or answers (m, n_y) stand for, (m,)."""
+    """Return the class that targets or answers (m, n_y) stand for, (m,)."""
     chosen = outputs[:, 0] > 0.5 if outputs.shape[1] == 1 else outputs.argmax(dim=1)
     return chosen.long().cpu().numpy()
 
 
-def capture(moment: Moment, data: ExampleData) -> Scene:
-    """What a moment has to show; the training notices nothing of it.
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Holds the network at one update, and computes the rest when a picture first asks for it.
 
-    The examples are those of the validation part, where there is one, spread evenly where they are
-    too many.
+    The examples shown are those of the validation split, where there is one, or else of the
+    training split. Where they are too many, they are spread evenly over the split.
 
-    Args:
-        moment: of the training.
-        data: that it trains on.
+    Attributes:
+        updates: made so far.
+        params: copied.
+        gradient: dW1 of the newest update, over all devices; None where there is none.
+        cost: that trains.
+        data: that the network trains on.
     """
-    of = "val" if len(data.splits["val"]) else "train"
-    part = data.splits[of]
-    positions = spread(part)
-    with torch.no_grad(), torch.autocast(moment.params.W1.device.type, enabled=False):
-        inputs, targets = part.take(torch.from_numpy(positions))
-        activations = forward(moment.params, inputs)
-        gradients = backward(moment.params, activations, inputs, targets, dz2=moment.cost.dz2)
-        norms = example_norms(activations, gradients, inputs).whole
-    assert data.scaling is not None, "data that train are scaled"
-    return Scene(
-        moment=moment,
-        of={"val": "validation", "train": "training"}[of],
-        examples=data.examples,
-        scaling=data.scaling,
-        indices=part.indices[positions],
-        inputs=inputs,
-        targets=targets,
-        activations=activations,
-        gradients=gradients,
-        norms=norms,
-    )
 
+    updates: int
+    params: Parameters
+    gradient: Tensor | None
+    cost: Cost
+    data: ExampleData
 
-def spread(part: Split) -> np.ndarray:
-    """The positions of the examples that are shown, evenly over the part, in order."""
-    rows = min(len(part), MOST_ROWS, max(1, MOST_BYTES // part.bytes_per_example))
-    return np.linspace(0, len(part) - 1, rows).round().astype(np.int64)
+    @property
+    def of(self) -> str:
+        """Return which examples are shown: validation or training."""
+        return "validation" if len(self.data.splits["val"]) else "training"
+
+    @property
+    def examples(self) -> Examples:
+        """Return all examples of the data."""
+        return self.data.examples
+
+    @property
+    def exclusive(self) -> bool:
+        """Return whether each example has exactly one class."""
+        return not self.examples.multi_label
+
+    @cached_property
+    def _rows(self) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Take the examples that are shown: their indices, inputs and targets."""
+        split = self.data.splits["val" if self.of == "validation" else "train"]
+        rows = min(len(split), MOST_ROWS, max(1, MOST_BYTES // split.bytes_per_example))
+        positions = np.linspace(0, len(split) - 1, rows).round().astype(np.int64)
+        return split.indices[positions], *split.take(torch.from_numpy(positions))
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Return the indices of the examples that are shown, (m,)."""
+        return self._rows[0]
+
+    @property
+    def inputs(self) -> Tensor:
+        """Return the scaled inputs, (m, n_x)."""
+        return self._rows[1]
+
+    @property
+    def targets(self) -> Tensor:
+        """Return the targets, (m, n_y)."""
+        return self._rows[2]
+
+    @cached_property
+    def _passes(self) -> tuple[Activations, Gradients, Tensor]:
+        """Run forward and backward over the examples that are shown, outside any autocast."""
+        inputs, targets = self.inputs, self.targets
+        with torch.no_grad(), torch.autocast(self.params.W1.device.type, enabled=False):
+            activations = forward(self.params, inputs)
+            gradients = backward(self.params, activations, inputs, targets, dz2=self.cost.dz2)
+            return activations, gradients, example_norms(activations, gradients, inputs).whole
+
+    @property
+    def activations(self) -> Activations:
+        """Return the activations of the examples."""
+        return self._passes[0]
+
+    @property
+    def gradients(self) -> Gradients:
+        """Return the gradients by the equations, over these examples."""
+        return self._passes[1]
+
+    @property
+    def norms(self) -> Tensor:
+        """Return the norm of each example's gradient, (m,)."""
+        return self._passes[2]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return the class of each example, (m,)."""
+        return classes_of(self.targets)
+
+    @property
+    def answers(self) -> np.ndarray:
+        """Return the class that the network answers, (m,)."""
+        return classes_of(self.activations.A2)

@@ -12,13 +12,15 @@ from handgrad.dashboard.pictures.canvas import (
     NEGATIVE,
     POSITIVE,
     SIGNED,
+    array,
     bare,
     canvas,
     mosaic,
     place,
+    shortened,
     signed_bar,
 )
-from handgrad.dashboard.pictures.plane import array, chosen, shortened
+from handgrad.dashboard.pictures.plane import strongest_units
 
 MOST_TILES = 100
 BAND = 34  # hidden units in a band of the Hinton diagram
@@ -28,14 +30,14 @@ OUTLIERS = 99.5  # percent of all values lie within the colours
 
 
 def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, int]) -> Figure:
-    """The weights of each hidden unit as an image, beside the gradient at the same places.
+    """Draw the weights of each hidden unit as an image, beside the gradient of these weights.
 
     Args:
         params: of the network.
         gradient: dW1, shaped like W1, of the newest update; None: there is none yet.
         image_shape: rows and columns of an example.
     """
-    units = chosen(params, MOST_TILES)
+    units = strongest_units(params, MOST_TILES)
     which = "each hidden unit" if len(units) == len(params.b1) else "the strongest hidden units"
     matrices = {"W1": array(params.W1)}
     if gradient is not None:
@@ -49,10 +51,10 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
         else "red: positive weights, blue: negative",
     )
     for k, (name, matrix) in enumerate(matrices.items()):
-        limit = robust_limit(matrix[units])
+        limit = _robust_limit(matrix[units])
         axes = bare(place(figure, 0.15 + 4.95 * k, 0.12, 4.0, 4.0))
         axes.imshow(
-            mosaic_of(matrix[units], image_shape),
+            _mosaic_of(matrix[units], image_shape),
             cmap=SIGNED,
             vmin=-limit,
             vmax=limit,
@@ -64,21 +66,21 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
     return figure
 
 
-def mosaic_of(rows: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-    """Rows (n, pixels) as images in a nearly square mosaic, a pixel apart; NaN between them."""
+def _mosaic_of(rows: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    """Lay rows (n, pixels) as images in a nearly square mosaic, a pixel of NaN apart."""
     images = rows.reshape(len(rows), *image_shape)
     aspect = image_shape[0] / image_shape[1]
     return mosaic(images, int(np.ceil(np.sqrt(len(rows) * aspect))), 1, np.nan)
 
 
-def robust_limit(values: np.ndarray) -> float:
-    """The size that all values but outliers stay within; the colours end there."""
+def _robust_limit(values: np.ndarray) -> float:
+    """Return the bound of all values but outliers, where the colours end."""
     limit = float(np.nanpercentile(np.abs(values), OUTLIERS)) if values.size else 0.0
     return limit if np.isfinite(limit) and limit > 0 else 1.0
 
 
 def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
-    """The weights of the output layer as squares whose area is |W2|, in bands of hidden units.
+    """Draw the output weights as squares whose area is |W2|, in bands of hidden units.
 
     G. Hinton, T. Shallice, Lesioning an attractor network, Psychological Review 98(1), 1991.
 
@@ -87,7 +89,7 @@ def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
         class_names: of the outputs; of both classes where there is one output.
     """
     outputs = np.arange(min(len(params.b2), MOST_OUTPUTS))
-    units = chosen(params, BAND * max(1, MOST_BANDED // len(outputs)))
+    units = strongest_units(params, BAND * max(1, MOST_BANDED // len(outputs)))
     weights, bias = array(params.W2)[outputs][:, units], array(params.b2)[outputs]
     which = "" if len(units) == len(params.b1) else f"; the {len(units)} strongest units"
     largest = max(float(np.abs(weights).max()), float(np.abs(bias).max()), 1e-12)
@@ -106,14 +108,14 @@ def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
     for k, band in enumerate(bands):
         bottom = 0.55 + (len(bands) - 1 - k) * (high + 0.35)
         axes = place(figure, named, bottom, columns * cell, high)
-        draw_band(axes, weights[:, band], bias[:, None], largest, units[band], columns)
+        _draw_band(axes, weights[:, band], bias[:, None], largest, units[band], columns)
         axes.set_yticks(range(len(outputs)))
         axes.set_yticklabels([shortened(names[each], 12) for each in outputs])
     figure.axes[-1].set_xlabel("hidden unit, and the bias b2", size=11)
     return figure
 
 
-def draw_band(
+def _draw_band(
     axes: Axes,
     weights: np.ndarray,
     bias: np.ndarray,
@@ -121,7 +123,7 @@ def draw_band(
     units: np.ndarray,
     columns: int,
 ) -> None:
-    """Squares for the weights of some units, and apart from them for the biases.
+    """Draw squares for the weights of some units, and apart from them for the biases.
 
     Args:
         axes: the band's place.
@@ -132,16 +134,16 @@ def draw_band(
         columns: cells in a row.
     """
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(len(weights) - 0.5, -0.5), facecolor="#f2f2f2")
-    axes.add_collection(squares(weights, np.arange(len(units)), largest))
-    axes.add_collection(squares(bias, np.array([columns - 1]), largest))
+    axes.add_collection(_squares(weights, np.arange(len(units)), largest))
+    axes.add_collection(_squares(bias, np.array([columns - 1]), largest))
     step = -(-columns // 8)
     axes.set_xticks([*range(0, len(units), step), columns - 1])
     axes.set_xticklabels([*(str(unit + 1) for unit in units[::step]), "b2"])
     axes.tick_params(length=0)
 
 
-def squares(values: np.ndarray, columns: np.ndarray, largest: float) -> PolyCollection:
-    """A square for each value, centred in its cell; its area is the value's share of the largest.
+def _squares(values: np.ndarray, columns: np.ndarray, largest: float) -> PolyCollection:
+    """Return a square for each value, centred in its cell, with an area in proportion to its size.
 
     Args:
         values: (rows, columns).
