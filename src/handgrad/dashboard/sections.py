@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 TIERS = ("off", "lite", "full", "deep")  # each shows what the one before it does, and more
-BATCH = "Of the newest update's batch; on several devices of device 0's shard, of microbatches the last."
+BATCH = "Of the newest update's batch: of device 0's shard, and of its microbatches the last."
 STEP = "Of the whole update, over all examples and devices, whatever the optimizer does."
 PARAMETERS = ("W1", "b1", "W2", "b2")
 
