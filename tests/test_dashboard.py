@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(logs)  # where .latest is made
-        patch.setattr(build, "album", lambda *_: [])  # pictures have tests of their own
+        patch.setattr(build, "PictureCallback", lambda *_: None)  # pictures have tests of their own
         for tier, overrides in wanted.items():
             share = () if tier == "off" else (GENEROUS,)
             config = composed(*SMALL, f"dashboard={tier}", *share, *overrides)
