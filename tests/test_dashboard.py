@@ -62,8 +62,9 @@ def shown(tier: str) -> set[str]:
     """The tags that a tier promises."""
     return {
         tag
-        for quantity in sections.quantities()
-        if sections.shown(quantity, tier)
+        for section in sections.SECTIONS
+        for chart in section.charts
+        for quantity in chart.for_tier(tier).quantities
         for tag in quantity.tags
     }
 
