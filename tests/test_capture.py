@@ -207,21 +207,24 @@ def test_only_the_projects_own_rules_are_captured() -> None:
         assert not may(other), other
 
 
+def copies_a_parameter(p: Parameters, a: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    return backward(p._replace(W2=torch.tensor(p.W2.tolist(), dtype=X.dtype)), a, X, Y)
+
+
+def copies_the_targets(p: Parameters, a: Activations, X: Tensor, Y: Tensor) -> Gradients:
+    return backward(p, a, X, torch.from_numpy(Y.numpy().copy()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("rule", [copies_a_parameter, copies_the_targets])
 def test_a_capture_is_verified_at_other_numbers_and_leaves_the_parameters(
-    dtype: torch.dtype,
+    rule: Rule, dtype: torch.dtype
 ) -> None:
-    """An operation that reads a copy of a parameter agrees at the first numbers alone."""
+    """A copy that PyTorch does not see made agrees at the first numbers alone."""
     params = params_of(5, 4, 3, dtype)
-    frozen = params.W2.clone()
-
-    def stale(p: Parameters, a: Activations, X: Tensor, Y: Tensor) -> Gradients:
-        same = torch.equal(p.W2, frozen)
-        return backward(p._replace(W2=frozen if same else p.W2), a, X, Y)
-
     before = [each.clone() for each in params]
     X, Y = (each.to(dtype) for each in data(6, 5, 3))
-    captured = Captured(equations(params, stale), params)
+    captured = Captured(equations(params, rule), params)
     assert not isinstance(captured.learnt(X, Y), Capture)
     assert all(torch.equal(one, other) for one, other in zip(params, before, strict=True))
 
@@ -375,6 +378,21 @@ def test_a_gradient_that_is_kept_stays_what_it_was(overrides: tuple[str, ...]) -
     fit(*PLAIN, "dashboard=off", *overrides, callbacks=[notices])
     assert len(notices.kept) > 3
     assert all(torch.equal(kept, copy) for kept, copy in notices.kept)
+
+
+class ZeroesGradients(L.Callback):
+    """Zeroes the gradients in place after each block, before they are checked."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        trainer.optimizers[0].zero_grad(set_to_none=False)
+
+
+@pytest.mark.parametrize("rule", ["closed_form", "autograd"])
+def test_whoever_writes_into_a_gradient_makes_no_rule_wrong(rule: str) -> None:
+    """Captured or not: the checksum judges what the rule returned."""
+    callbacks = [ZeroesGradients(), Watching()]
+    fit(*PLAIN, "dashboard=off", f"backward={rule}", callbacks=callbacks)
+    assert callbacks[1].wrong == []
 
 
 def test_a_replay_that_no_longer_follows_the_functions_is_named_at_the_next_checksum() -> None:
