@@ -5,6 +5,7 @@
 Each run is one of train.py on the digits, with the defaults and the overrides of `COMMON`.
 """
 
+import argparse
 import json
 import math
 import os
@@ -147,4 +148,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

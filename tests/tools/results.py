@@ -4,8 +4,8 @@ Each folder is that of a replay. The page `.github/docs/results.md`, its picture
 the README are generated from these folders alone, so that every figure in them was measured.
 """
 
+import argparse
 import csv
-import sys
 from pathlib import Path
 
 from PIL import Image
@@ -92,4 +92,6 @@ def main(folders: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("folders", nargs="+", type=Path, help="of replays")
+    main(arguments.parse_args().folders)
