@@ -95,8 +95,8 @@ def test_a_csv_agrees_with_a_reader_that_knows_only_floats(tmp_path):
     ("text", "expected"),
     [
         ("", ["is empty"]),
-        ("\n\n \n", ["blank lines alone"]),
-        ("age,size,kind\n", ["header alone"]),
+        ("\n\n \n", ["only blank lines"]),
+        ("age,size,kind\n", ["a header but no rows"]),
         (GOOD.replace("41,2.5,dog", "41,dog"), ["line 3", "2 cells", "header has 3"]),
         (GOOD.replace("41,2.5", "\n41,2.5,9"), ["line 4", "4 cells"]),
         (GOOD.replace("cat", "cat,"), ["line 2", "4 cells"]),
@@ -168,11 +168,11 @@ def test_classes_come_in_natural_order(values, names):
 
 def test_a_file_that_is_no_text_in_utf8_is_refused(tmp_path):
     path = write(tmp_path, GOOD.replace("cat", "K\u00e4se"), encoding="latin-1")
-    assert "no UTF-8 text (byte 0xe4); save it as UTF-8" in refusal(Csv(path=path, target="kind"))
+    assert "not valid UTF-8 (byte 0xe4); save it as UTF-8" in refusal(Csv(path=path, target="kind"))
     path = write(tmp_path, GOOD.replace("cat", "K\u00e4se"))
     assert Csv(path=path, target="kind").read().class_names == ("K\u00e4se", "dog")
     path = write(tmp_path, GOOD, encoding="utf-16")
-    assert "no UTF-8 text" in refusal(Csv(path=path, target="kind"))
+    assert "not valid UTF-8" in refusal(Csv(path=path, target="kind"))
 
 
 def test_a_damaged_gzip_is_refused(tmp_path):
@@ -282,7 +282,9 @@ def test_a_file_that_does_not_fit_the_model_is_refused(tmp_path):
     source = Csv(path=write(tmp_path, "age,height,kind\n1,2,cat\n", "other.csv"), target="kind")
     assert "2 features, the model 2; the file lacks: size" in refusal(source, known)
     source = Csv(path=write(tmp_path, GOOD.replace("dog", "cow"), "cows.csv"), target="kind")
-    assert "line 3: the target 'cow' is no class of the model (cat, dog)" in refusal(source, known)
+    assert "line 3: the target 'cow' is not a class of the model (cat, dog)" in refusal(
+        source, known
+    )
 
 
 def test_number_labels_match_the_models_in_any_spelling():
@@ -310,17 +312,17 @@ def test_a_parquet_file_gives_what_the_csv_gives(tmp_path):
 
 def test_a_wrong_parquet_file_is_refused(tmp_path):
     path = write(tmp_path, GOOD, "t.parquet")
-    assert "no readable Parquet file" in refusal(Parquet(path=path, target="kind"))
+    assert "not a readable Parquet file" in refusal(Parquet(path=path, target="kind"))
     frame = pd.DataFrame({"a": [1.0, None], "d": pd.to_datetime(["2020-01-01", "2020-01-02"])})
     frame.assign(y=[0, 1]).to_parquet(path)
-    assert "column 'd' holds '2020-01-01" in refusal(Parquet(path=path, target="y"))
+    assert "column 'd' contains '2020-01-01" in refusal(Parquet(path=path, target="y"))
     frame.assign(y=[0, 1]).drop(columns="d").to_parquet(path)
     assert "row 1 (the first is 0): feature 'a' is missing" in refusal(
         Parquet(path=path, target="y")
     )
     frame.drop(columns="a").to_parquet(path)
     frame.head(0).assign(y=[]).drop(columns="d").to_parquet(path)
-    assert "no row of data" in refusal(Parquet(path=path, target="y"))
+    assert "a header but no rows" in refusal(Parquet(path=path, target="y"))
 
 
 def test_parquet_without_the_extra_names_it(tmp_path, monkeypatch):
@@ -487,6 +489,6 @@ def test_arrays_to_predict_need_no_target_but_the_same_width(tmp_path):
     np.savez(tmp_path / "b.npz", X=X[:, :3], y=y)
     assert "has 3 features, the model 4" in refusal(Arrays(path=tmp_path / "b.npz"), known)
     np.savez(tmp_path / "b.npz", X=X, y=np.full(23, 5))
-    assert "the target '5' is no class" in refusal(Arrays(path=tmp_path / "b.npz"), known)
+    assert "the target '5' is not a class" in refusal(Arrays(path=tmp_path / "b.npz"), known)
     np.savez(tmp_path / "b.npz", X=X, y=np.zeros((23, 3)))
     assert "the model needs 1 columns" in refusal(Arrays(path=tmp_path / "b.npz"), known)

@@ -189,8 +189,8 @@ class File(NamedTuple):
 LABELS = GOOD.replace("dog", "0").replace("cat", "1")
 CSVS = {
     "nothing": File("", "empty"),
-    "a header alone": File("u,v,kind\n", "header alone"),
-    "blank lines": File("\n\n", "blank lines alone"),
+    "a header alone": File("u,v,kind\n", "a header but no rows"),
+    "blank lines": File("\n\n", "only blank lines"),
     "too few to split": File("u,v,kind\n1,2,a\n2,3,b\n", "data.validation none training"),
     "ragged": File(with_row(3, "1,cat"), "line 5: 2 cells, 3"),
     "too many": File(with_row(3, "1,2,3,cat"), "line 5: 4 cells, 3"),

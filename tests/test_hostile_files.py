@@ -174,7 +174,7 @@ def test_a_pickle_in_a_data_file_is_never_run(train: Train, tmp_path: Path) -> N
             archive.writestr(f"{name}.npy", pickle.dumps(RunsACommand()))
     (tmp_path / "d.npz").write_bytes(pickle.dumps(RunsACommand()))
     for name in ("a.npz", "b.npz", "c.npz", "d.npz", "X.npy"):
-        with pytest.raises(ValueError, match=rf"{name} (holds Python objects|is damaged)"):
+        with pytest.raises(ValueError, match=rf"{name} (contains Python objects|is damaged)"):
             Arrays(path=tmp_path / name, target="y.npy" if name == "X.npy" else None).read()
     assert "never loaded" in refused(train("data=npz", "data.path=a.npz"), tmp_path)
 
@@ -182,6 +182,6 @@ def test_a_pickle_in_a_data_file_is_never_run(train: Train, tmp_path: Path) -> N
 def test_a_pickle_in_a_parquet_file_stays_bytes(tmp_path: Path) -> None:
     cell = pickle.dumps(RunsACommand())
     pd.DataFrame({"a": [cell, cell], "y": [0, 1]}).to_parquet("t.parquet")
-    with pytest.raises(ValueError, match="column 'a' holds"):
+    with pytest.raises(ValueError, match="column 'a' contains"):
         Parquet(path="t.parquet", target="y").read()
     assert not (tmp_path / MARK).exists()

@@ -33,7 +33,7 @@ def warn(text: str) -> None:
 
 
 def in_bytes(size: int) -> str:
-    """A number of bytes in the largest unit of which it has one."""
+    """Return a number of bytes in the largest unit of which it has one."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
@@ -41,7 +41,7 @@ def in_bytes(size: int) -> str:
 
 
 def printable(text: str) -> str:
-    """The text as one line, without its middle if it is long, and nothing in it for a terminal.
+    """Return the text as one line, without its middle if it is long or anything for a terminal.
 
     A file may hold characters that move the cursor or cannot be seen: they are spelt.
     """

@@ -30,7 +30,7 @@ REPLACED = {
 
 
 def explain(error: ValidationError, prefix: str) -> str:
-    """A validation error as one line; of a union's errors, what any member accepts."""
+    """Return a validation error as one line; of a union's errors, what any member accepts."""
     first, *others = error.errors()
     path = [str(part) for part in first["loc"]]
     if not path:  # a key that is no text
@@ -52,7 +52,7 @@ def explain(error: ValidationError, prefix: str) -> str:
 
 
 def accepted_keys() -> Iterator[str]:
-    """Every key that some choice of the groups accepts."""
+    """Yield every key that some choice of the groups accepts."""
     yield from Main.model_fields
     yield from GROUPS
     schemas = list(FIXED.items())
@@ -62,7 +62,7 @@ def accepted_keys() -> Iterator[str]:
 
 
 def keys_of(schema: type[BaseModel], prefix: str) -> Iterator[str]:
-    """The keys of a schema and of the schemas within."""
+    """Return the keys of a schema and of the schemas within."""
     for name, field in schema.model_fields.items():
         for annotation in (field.annotation, *get_args(field.annotation)):
             if isinstance(annotation, type(BaseModel)):
@@ -71,7 +71,7 @@ def keys_of(schema: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def unknown_key(key: str) -> str:
-    """One line about a key that does not exist, with the key to use instead."""
+    """Return one line about a key that does not exist, with the key to use instead."""
     group, _, flag = key.partition(".")
     if group == "trainer" and flag in REPLACED:
         return f"{key} is not set here; use {REPLACED[flag]}"

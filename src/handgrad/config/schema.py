@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# FOLDED from schema_types.py: 'What a key of the configuration may hold, and what a group of keys is.'
 LARGEST = 10**18  # of a number: 64-bit integers and float32 hold it, and nobody needs more
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 NotNegative = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -25,7 +24,6 @@ class Node(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
 
-# FOLDED from task_schema.py: 'The keys of single tasks, their types and their ranges.'
 class Benchmark(Node):
     """Keys of benchmark.* and their values."""
 

@@ -49,7 +49,7 @@ def validate(config: dict[str, Any]) -> None:
 
 
 def schema_of(group: str, node: dict[str, Any]) -> type[Node]:
-    """The keys of a node; of a class that is the user's own, only the common keys are known."""
+    """Return the keys of a node; of the user's own class, only the common keys are known."""
     if group in FIXED:
         return FIXED[group]
     target = node.get("_target_")

@@ -32,7 +32,7 @@ class Arrays(Source):
     def __init__(
         self, *, path: str | Path | None, features: str = "X", target: str | Path | None = None
     ) -> None:
-        """Keeps the three keys; nothing is opened yet."""
+        """Keep the three keys; nothing is opened yet."""
         self.path, self.features, self.target = path, features, target
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
@@ -59,7 +59,7 @@ class Arrays(Source):
         )
 
     def _pair(self, file: Path, required: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features and target of two .npy files, both memory-mapped."""
+        """Return features and target of two .npy files, both memory-mapped."""
         if self.target is None and required:
             raise ValueError(f"data.target is not set: the .npy file of the target beside {file}")
         if self.target is None or not (required or Path(self.target).expanduser().exists()):
@@ -67,7 +67,7 @@ class Arrays(Source):
         return _load(file), _load(existing_file(self.target, "data.target"))
 
     def _archive(self, file: Path, required: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features and target of one .npz file."""
+        """Return features and target of one .npz file."""
         with _reading(file), zipfile.ZipFile(file) as archive:
             size = sum(member.file_size for member in archive.infolist())
         refuse_larger_than_memory(file, size)
@@ -76,7 +76,7 @@ class Arrays(Source):
             arrays = {name: archive[name] for name in (self.features, target) if name in archive}
             names = archive.files
             if not all(isinstance(each, np.ndarray) for each in arrays.values()):
-                raise ValueError("a member of it is no array")
+                raise ValueError("one of its members is not an array")
         for key, name in (("features", self.features), ("target", target)):
             if name not in arrays and (required or key == "features"):
                 raise ValueError(
@@ -86,23 +86,23 @@ class Arrays(Source):
 
 
 def _load(file: Path) -> np.ndarray:
-    """The array of a .npy file, memory-mapped."""
+    """Return the array of a .npy file, memory-mapped."""
     with _reading(file):
         return np.lib.format.open_memmap(file, mode="r")
 
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Turns what NumPy says of a damaged file or of pickled objects into one line of ours."""
+    """Turn what NumPy says of a damaged file or of pickled objects into one line of ours."""
     try:
         yield
     except Exception as error:  # arbitrary bytes read as arrays may raise anything
         if "object" in str(error).lower() or "pickle" in str(error).lower():
             raise ValueError(
-                f"{file} holds Python objects (pickle), which are never loaded: save plain numbers "
-                "or texts"
+                f"{file} contains Python objects (pickle), which are never loaded: save plain "
+                "numbers or texts"
             ) from error
-        raise ValueError(f"{file} is damaged or no NumPy file: {first_line(error)}") from error
+        raise ValueError(f"{file} is damaged or not a NumPy file: {first_line(error)}") from error
 
 
 def _place(row: int) -> str:
@@ -112,9 +112,9 @@ def _place(row: int) -> str:
 def _features(
     features: np.ndarray, title: str, known: Known | None
 ) -> tuple[np.ndarray, tuple[str, ...], tuple[int, int] | None]:
-    """Features as (N, n_x), their names, and the pictures' shape where they are pictures."""
+    """Return features as (N, n_x), their names, and the pictures' shape where they are pictures."""
     if features.dtype.kind not in "buif":
-        raise ValueError(f"{title}: the features are {features.dtype}; real numbers are needed")
+        raise ValueError(f"{title}: the features are {features.dtype}; real numbers are required")
     if features.ndim not in (2, 3) or not features.size:
         raise ValueError(
             f"{title}: the features are {features.shape}; (examples, features) or "
@@ -134,7 +134,7 @@ def _features(
 def _labels(
     labels: np.ndarray, n_examples: int, title: str, known: Known | None
 ) -> tuple[Labels, bool]:
-    """The target in the form of Examples, and whether it is multi-label."""
+    """Return the target in the form of Examples, and whether it is multi-label."""
     if labels.ndim not in (1, 2) or len(labels) != n_examples:
         raise ValueError(
             f"{title}: the target is {labels.shape}; ({n_examples},) or ({n_examples}, outputs) "
@@ -147,7 +147,7 @@ def _labels(
     if not multi_label:
         return class_labels(np.asarray(labels).reshape(-1), title, _place, known), False
     if labels.dtype.kind not in "buif":
-        raise ValueError(f"{title}: the target is {labels.dtype}; numbers in [0, 1] are needed")
+        raise ValueError(f"{title}: the target is {labels.dtype}; numbers in [0, 1] are required")
     names = known.class_names if known else tuple(f"y{i}" for i in range(labels.shape[1]))
     if len(names) != labels.shape[1]:
         raise ValueError(f"{title} has {labels.shape[1]} outputs, the model {len(names)}")

@@ -1,4 +1,7 @@
-"""What a data file must be: there, readable, not empty, smaller than the memory."""
+"""Checks of a data file (there, readable, not empty, smaller than the memory) and of its features.
+
+A feature must be a finite number; a constant or a huge one is worth a warning.
+"""
 
 import os
 import warnings
@@ -10,13 +13,12 @@ import numpy as np
 
 from handgrad.data.examples import listed
 
-# FOLDED from data/features.py: 'What a feature must be: a finite number. Also worth a warning: constant, or huge.'
 HUGE = 1e9  # a sigmoid unit that sees it unscaled is saturated and learns nothing
 VALUES_AT_ONCE = 4_000_000  # of a memory-mapped array: 32 MB in float64
 
 
 def row_slices(shape: tuple[int, ...]) -> list[slice]:
-    """Slices of rows of a 2-D array, at most VALUES_AT_ONCE values each (one row at least)."""
+    """Return slices of rows of a 2-D array, each of VALUES_AT_ONCE values at most, or one row."""
     step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
     return [slice(start, start + step) for start in range(0, shape[0], step)]
 
@@ -28,10 +30,10 @@ def check_features(
     place: Callable[[int], str],
     warn: bool = True,
 ) -> None:
-    """Refuses NaN and infinite values; warns of constant and huge features.
+    """Refuse NaN and infinite values; warns of constant and huge features.
 
     Args:
-        features: (N, n_x), real; read in pieces where memory-mapped.
+        features: (N, n_x), real; read in slices where memory-mapped.
         names: of the features, (n_x,).
         title: the file's name, for the messages.
         place: how a row's index is called in the file.
@@ -92,7 +94,7 @@ CONTAINER = (  # files with the bytes that a container may take, and takes: cgro
 
 
 def existing_file(path: str | Path | None, key: str = "data.path") -> Path:
-    """The path of a file that can be opened and is not empty.
+    """Return the path of a file that can be opened and is not empty.
 
     Args:
         path: as the user wrote it; `~` is expanded.
@@ -108,9 +110,9 @@ def existing_file(path: str | Path | None, key: str = "data.path") -> Path:
     if not file.exists():
         raise FileNotFoundError(f"{key}={path}: no such file (working directory: {Path.cwd()})")
     if file.is_dir():
-        raise IsADirectoryError(f"{key}={path} is a folder; a file is needed")
+        raise IsADirectoryError(f"{key}={path} is a folder; a file is required")
     if not file.is_file():
-        raise OSError(f"{key}={path} is a device or a pipe; a file is needed")
+        raise OSError(f"{key}={path} is a device or a pipe; a file is required")
     try:
         with file.open("rb") as stream:
             empty = not stream.read(1)
@@ -122,7 +124,7 @@ def existing_file(path: str | Path | None, key: str = "data.path") -> Path:
 
 
 def refuse_larger_than_memory(file: Path, size: int | None = None) -> None:
-    """Refuses a file that would be read whole and fills over half of the free memory.
+    """Refuse a file that would be read whole and fills over half of the free memory.
 
     Args:
         file: to be read.
@@ -141,7 +143,7 @@ def refuse_larger_than_memory(file: Path, size: int | None = None) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that this process may still take; None where the system does not tell.
+    """Return how much memory this process may still take, in bytes; None where unknown.
 
     It is what the machine has left, or the container, if that is less.
     """
@@ -159,5 +161,5 @@ def available_memory() -> int | None:
 
 
 def first_line(error: Exception) -> str:
-    """What a library said, in one line of at most 120 characters."""
+    """Return what a library said, in one line of at most 120 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -25,7 +25,7 @@ def choose_columns(
     known: Known | None = None,
     target_required: bool = True,
 ) -> Columns:
-    """The target as the user chose it; the features are what training knew, or all the others.
+    """Return the target that the user chose, and the features that training knew, or all others.
 
     Args:
         names: of all columns of the file.
@@ -70,7 +70,7 @@ def _check_names(names: Sequence[str], title: str) -> None:
 def _target(
     names: Sequence[str], target: Target, title: str, known: Known | None, required: bool
 ) -> tuple[str, ...]:
-    """The names of the target's columns; empty where the file has none and need not."""
+    """Return the names of the target's columns; empty where the file has none and need not."""
     if target is None and (known is None or not known.target_names):
         if required:
             raise ValueError(
@@ -101,7 +101,7 @@ def _target(
 
 
 def _several(target: Target) -> TypeGuard[Sequence[str | int]]:
-    """Whether the target is a list of columns, of whatever kind the configuration makes them."""
+    """Return whether the target is a list of columns, of any kind the configuration makes."""
     return isinstance(target, Sequence) and not isinstance(target, str)
 
 

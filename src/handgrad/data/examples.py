@@ -42,7 +42,7 @@ class Examples:
     target_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses shapes that do not fit."""
+        """Refuse shapes that do not fit."""
         if self.X.ndim != 2 or self.X.shape[1] != len(self.feature_names):
             raise ValueError(f"X is {self.X.shape}, feature names are {len(self.feature_names)}")
         for name, values in (("target", self.target), ("splits", self.splits)):
@@ -63,11 +63,11 @@ class Examples:
 
     @property
     def known(self) -> Known:
-        """What a checkpoint keeps of these examples."""
+        """Return what a checkpoint keeps of these examples."""
         return Known(self.class_names, self.feature_names, self.target_names, self.multi_label)
 
     def encode(self, indices: np.ndarray) -> np.ndarray:
-        """The target of some examples as the network's Y.
+        """Return the target of some examples as the network's Y.
 
         Args:
             indices: which examples, (m,).
@@ -97,11 +97,11 @@ class Source(ABC):
     default_scale: ClassVar[str] = "standard"
 
     def prepare(self) -> None:  # noqa: B027 - most sources need nothing
-        """Fetches what is missing; called once, on one process."""
+        """Fetch what is missing; called once, on one process."""
 
     @abstractmethod
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """The examples, all in memory or memory-mapped.
+        """Return the examples, all in memory or memory-mapped.
 
         Args:
             known: what training knew; features and labels then take its order.
@@ -114,7 +114,7 @@ class Source(ABC):
 
 
 def check_known(examples: Examples, known: Known | None, title: str) -> Examples:
-    """The same examples, if training knew the same features and classes.
+    """Return the same examples, if training knew the same features and classes.
 
     Args:
         examples: of a source whose features and classes are fixed.
@@ -139,12 +139,12 @@ def check_known(examples: Examples, known: Known | None, title: str) -> Examples
 
 
 def listed(names: tuple[str, ...] | list[str], most: int = 8) -> str:
-    """Names in one readable line: the first few, then how many more."""
+    """Return names in one readable line: the first few, then how many more."""
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(str(name) for name in names[:most]) + more
 
 
 def pixel_names(image_shape: tuple[int, int]) -> tuple[str, ...]:
-    """The feature names of a picture, row by row: pixel_0_0, pixel_0_1, ..."""
+    """Return the feature names of a picture, row by row: pixel_0_0, pixel_0_1, ..."""
     rows, columns = image_shape
     return tuple(f"pixel_{row}_{column}" for row in range(rows) for column in range(columns))

@@ -61,12 +61,12 @@ class IdxImages(Source):
     def __init__(
         self, *, root: str | Path, download: bool = True, train_examples: int | None = None
     ) -> None:
-        """Keeps the three keys; nothing is opened yet."""
+        """Keep the three keys; nothing is opened yet."""
         self.root, self.download = Path(root).expanduser(), download
         self.train_examples = train_examples
 
     def prepare(self) -> None:
-        """Fetches the missing files.
+        """Fetch the missing files.
 
         Raises:
             OSError: if one is missing and may not or cannot be fetched; says what to put where.
@@ -110,7 +110,7 @@ class IdxImages(Source):
         return check_known(examples, known, self.title)
 
     def _training(self, present: int) -> int:
-        """How many of the training part's examples are wanted."""
+        """Return how many of the training part's examples are wanted."""
         if self.train_examples is None:
             return present
         if not 1 <= self.train_examples <= present:
@@ -118,7 +118,7 @@ class IdxImages(Source):
         return self.train_examples
 
     def _part(self, prefix: str) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures (N, rows, columns) and labels (N,) of the training or the test file, uint8."""
+        """Return pictures (N, rows, columns) and labels (N,) of the training or test file."""
         files = [self._find(name) or self.root / name for name in FILES if name.startswith(prefix)]
         images, labels = (
             read_idx(file, n_axes) for file, n_axes in zip(files, (3, 1), strict=True)
@@ -134,13 +134,13 @@ class IdxImages(Source):
         return images, labels
 
     def _find(self, name: str) -> Path | None:
-        """The file under its usual name or its other one, gzipped or not."""
+        """Return the file under its usual name or its other one, gzipped or not."""
         spellings = (name, name.replace("-idx", ".idx"))
         candidates = [self.root / f"{one}{end}" for one in spellings for end in ("", ".gz")]
         return next((file for file in candidates if file.exists()), None)
 
     def _fetch(self, name: str, bar: Progress) -> None:
-        """Downloads one file from the first mirror that has the right one."""
+        """Download one file from the first mirror that has the right one."""
         failures = []
         for mirror in self.mirrors:
             url = f"{mirror}{name}.gz"
@@ -157,7 +157,7 @@ class IdxImages(Source):
         )
 
     def _fetch_from(self, url: str, name: str, bar: Progress) -> None:
-        """Downloads beside the target, verifies, then renames: a broken file is never seen."""
+        """Download beside the target, verifies, then renames: a broken file is never seen."""
         task = bar.add_task(f"{name}.gz", total=None)
         handle, part = tempfile.mkstemp(dir=self.root, prefix=f".{name}.", suffix=".part")
         try:
@@ -231,7 +231,7 @@ class FashionMnist(IdxImages):
 
 
 def read_idx(file: Path, n_axes: int) -> np.ndarray:
-    """The bytes of an IDX file, gzipped or not, as a uint8 array.
+    """Return the bytes of an IDX file, gzipped or not, as a uint8 array.
 
     The format: two zero bytes, the type (8: unsigned byte), the number of axes, the axes' lengths
     as big-endian 32-bit integers, the values (Y. LeCun, yann.lecun.com/exdb/mnist).
@@ -248,23 +248,23 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
         raise ValueError(f"{file} is damaged gzip: {first_line(error)}") from error
     start = 4 + 4 * n_axes
     if content[:4] != bytes([0, 0, 8, n_axes]) or len(content) < start:
-        raise ValueError(f"{file} is no IDX file of unsigned bytes with {n_axes} axes")
+        raise ValueError(f"{file} is not an IDX file of unsigned bytes with {n_axes} axes")
     shape = struct.unpack(f">{n_axes}I", content[4:start])
     size = math.prod(shape)
     if len(content) - start != size or not size:
-        raise ValueError(f"{file} announces {size} values and holds {len(content) - start}")
+        raise ValueError(f"{file} announces {size} values and contains {len(content) - start}")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
 def _unpacked(file: Path) -> BinaryIO:
-    """The file's bytes, unpacked where it begins like gzip, whatever it is called."""
+    """Return the file's bytes, unpacked where it begins like gzip, whatever it is called."""
     with file.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
     return gzip.open(file) if zipped else file.open("rb")  # type: ignore[return-value]
 
 
 def unpacked_md5(file: Path) -> str:
-    """The MD5 checksum of a file's content, unpacked where it is gzipped."""
+    """Return the MD5 checksum of a file's content, unpacked where it is gzipped."""
     digest = hashlib.md5(usedforsecurity=False)
     with _unpacked(file) as stream:
         while chunk := stream.read(2**20):

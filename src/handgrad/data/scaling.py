@@ -12,7 +12,7 @@ from handgrad.data.checks import row_slices
 
 
 def check_scale(scale: str) -> str:
-    """The same value of data.scale, if it is one.
+    """Return the same value of data.scale, if it is one.
 
     Raises:
         ValueError: unless it is none, standard, minmax or a division such as /255.
@@ -23,7 +23,7 @@ def check_scale(scale: str) -> str:
 
 
 def _division(scale: str) -> float | None:
-    """The number after the slash; None where there is no slash or no positive number."""
+    """Return the number after the slash; None where there is no slash or no positive number."""
     if not isinstance(scale, str) or not scale.startswith("/"):
         return None
     try:
@@ -43,14 +43,14 @@ class Scaling:
     """
 
     def __init__(self, scale: str, offset: np.ndarray, divisor: np.ndarray) -> None:
-        """Keeps the three, the last two in float64."""
+        """Keep the three, the last two in float64."""
         self.scale = scale
         self.offset = np.asarray(offset, dtype=np.float64)
         self.divisor = np.asarray(divisor, dtype=np.float64)
 
     @classmethod
     def fit(cls, scale: str, features: np.ndarray, indices: np.ndarray | None = None) -> "Scaling":
-        """The scaling of the examples at `indices`, read in pieces where they are memory-mapped.
+        """Return the scaling of the examples at `indices`, read in slices where memory-mapped.
 
         Args:
             scale: none, standard (mean 0, deviation 1), minmax (0 to 1) or a division as /255.
@@ -69,7 +69,7 @@ class Scaling:
         return cls(scale, *_statistics(features, scale, indices))
 
     def state(self) -> dict[str, Any]:
-        """Plain containers that hold it exactly, for a checkpoint."""
+        """Return plain containers that hold it exactly, for a checkpoint."""
         return {
             "scale": self.scale,
             "offset": self.offset.tolist(),
@@ -78,11 +78,11 @@ class Scaling:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Scaling":
-        """The scaling that `state()` describes, to the bit."""
+        """Return the scaling that `state()` describes, to the bit."""
         return cls(state["scale"], state["offset"], state["divisor"])
 
     def check(self, features: np.ndarray) -> None:
-        """Refuses features that float32 cannot hold once they are scaled.
+        """Refuse features that float32 cannot hold once they are scaled.
 
         Args:
             features: unscaled, (N, n_x).
@@ -113,7 +113,7 @@ class Scaling:
     def apply(
         self, features: np.ndarray | torch.Tensor, dtype: DTypeLike = np.float32
     ) -> np.ndarray | torch.Tensor:
-        """Scaled features; computed in float64, rounded once.
+        """Return scaled features, computed in float64, rounded once.
 
         Args:
             features: unscaled, (m, n_x), an array or a tensor of any real dtype.

@@ -10,7 +10,6 @@ from sklearn import datasets
 from handgrad.data.examples import Examples, Known, Source, check_known
 
 
-# FOLDED from data/boolean.py: 'Boolean functions of bits: whole truth tables, as the papers of the 1980s learned them.'
 class TruthTable(Source):
     """All 2^bits rows of 0 and 1, in the order of binary numbers, with one output.
 
@@ -37,10 +36,10 @@ class TruthTable(Source):
 
     @abstractmethod
     def function(self, rows: np.ndarray) -> np.ndarray:
-        """Whether the function is true of each row, (N,) bool, of bits (N, n_x)."""
+        """Return whether the function is true of each row, (N,) bool, of bits (N, n_x)."""
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """The whole table; see Source.read."""
+        """Return the whole table; see Source.read."""
         rows = np.arange(2**self.bits)[:, None] >> np.arange(self.bits)[::-1] & 1
         examples = Examples(
             X=rows.astype(np.float64),
@@ -146,7 +145,7 @@ class Generated(Source):
         """Coordinates (N, 2) and classes (N,)."""
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """The points; see Source.read."""
+        """Return the points; see Source.read."""
         coordinates, classes = self.points()
         examples = Examples(coordinates, classes.astype(np.int64), ("0", "1"), ("x", "y"))
         return check_known(examples, known, self.title)

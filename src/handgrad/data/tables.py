@@ -38,20 +38,20 @@ class Table(Source):
     """
 
     def __init__(self, *, path: str | Path | None, target: Target = None) -> None:
-        """Keeps the two keys; nothing is opened yet."""
+        """Keep the two keys; nothing is opened yet."""
         self.path, self.target = path, target
 
     @abstractmethod
     def names(self, file: Path) -> list[str]:
-        """The names of all columns of the file."""
+        """Return the names of all columns of the file."""
 
     @abstractmethod
     def frame(self, file: Path, names: list[str], columns: Columns) -> pd.DataFrame:
-        """The chosen columns of the file."""
+        """Return the chosen columns of the file."""
 
     @abstractmethod
     def place(self, file: Path, row: int) -> str:
-        """How a row of the frame is found in the file."""
+        """Return how a row of the frame is found in the file."""
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
         """See Source.read."""
@@ -61,7 +61,7 @@ class Table(Source):
         columns = choose_columns(names, self.target, str(file), known, target_required)
         frame = self.frame(file, names, columns)
         if not len(frame):
-            raise ValueError(f"{file} has a header alone, and no row of data")
+            raise ValueError(f"{file} has a header but no rows")
 
         def place(row: int) -> str:
             return self.place(file, row)
@@ -83,7 +83,7 @@ class Csv(Table):
     """A CSV file in UTF-8, plain or gzipped, with a header; `,` `;` tab or `|` between cells."""
 
     def names(self, file: Path) -> list[str]:
-        """The header; every row is refused that has more or fewer cells."""
+        """Return the header; every row is refused that has more or fewer cells."""
         names: list[str] = []
         for number, (line, cells) in enumerate(_rows(file)):
             if number % 2**16 == 0:  # a small file may unpack to a large one
@@ -96,7 +96,7 @@ class Csv(Table):
                     f"{file}, line {line}: {len(cells)} cells, the header has {len(names)}"
                 )
         if not names:
-            raise ValueError(f"{file} holds blank lines alone; a header and rows are needed")
+            raise ValueError(f"{file} contains only blank lines; a header and rows are required")
         return names
 
     def frame(self, file: Path, names: list[str], columns: Columns) -> pd.DataFrame:
@@ -120,7 +120,10 @@ class Csv(Table):
             )
 
     def place(self, file: Path, row: int) -> str:
-        """The line as editors count it; blank lines are no rows, a quoted cell may span lines."""
+        """Return the line as editors count it.
+
+        Blank lines are not rows, and a quoted cell may span lines.
+        """
         lines = (line for line, _ in _rows(file))
         return next((f"line {line}" for index, line in enumerate(lines) if index == row + 1), "?")
 
@@ -129,7 +132,7 @@ class Parquet(Table):
     """A Parquet file; the extra `parquet` (pyarrow) reads it."""
 
     def names(self, file: Path) -> list[str]:
-        """All columns but those that pandas wrote as the index of the rows."""
+        """Return all columns but those that pandas wrote as the index of the rows."""
         with _parquet(file) as parquet:
             metadata = parquet.read_metadata(file)
             schema = metadata.schema.to_arrow_schema()
@@ -144,13 +147,13 @@ class Parquet(Table):
             return table.to_pandas(ignore_metadata=True)
 
     def place(self, file: Path, row: int) -> str:
-        """The row, counted from 0: the format has no lines."""
+        """Return the row, counted from 0: the format has no lines."""
         return f"row {row} (the first is 0)"
 
 
 @contextmanager
 def _parquet(file: Path) -> Iterator[ModuleType]:
-    """The module that reads Parquet; what it says of a bad file in one line."""
+    """Return the module that reads Parquet; what it says of a bad file in one line."""
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -160,7 +163,7 @@ def _parquet(file: Path) -> Iterator[ModuleType]:
     try:
         yield parquet
     except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these
-        raise ValueError(f"{file} is no readable Parquet file: {first_line(error)}") from error
+        raise ValueError(f"{file} is not a readable Parquet file: {first_line(error)}") from error
 
 
 @contextmanager
@@ -174,23 +177,23 @@ def _text(file: Path) -> Iterator[TextIO]:
             yield text
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{file} is no UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
+            f"{file} is not valid UTF-8 (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{file} is damaged gzip: {first_line(error)}") from error
     except (csv.Error, pd.errors.ParserError) as error:
-        raise ValueError(f"{file} is no readable CSV: {first_line(error)}") from error
+        raise ValueError(f"{file} is not a readable CSV file: {first_line(error)}") from error
 
 
 def _separator(file: Path) -> str:
-    """What stands between the cells: the most frequent candidate outside quotes in line 1."""
+    """Return the separator of cells: the most frequent candidate outside quotes in line 1."""
     with _text(file) as text:
         header = re.sub(r'"[^"]*"', "", next((line for line in _lines(text) if line.strip()), ""))
     return max(",;\t|", key=header.count)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of the header and of every row; blank lines are none."""
+    """Yield (line, cells) of the header and of every row; blank lines are none."""
     separator = _separator(file)
     with _text(file) as text:
         reader = csv.reader(_lines(text), delimiter=separator, skipinitialspace=True)
@@ -203,7 +206,7 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _lines(text: TextIO) -> Iterator[str]:
-    """The lines of a text, none of them so long that it fills the memory."""
+    """Return the lines of a text, none of them so long that it fills the memory."""
     while line := text.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE:
             raise csv.Error(f"a line has {LONGEST_LINE} characters or more")
@@ -211,7 +214,7 @@ def _lines(text: TextIO) -> Iterator[str]:
 
 
 def _check_header(names: list[str], file: Path) -> None:
-    """Refuses a first row of numbers, unless they count the columns as pandas does."""
+    """Refuse a first row of numbers, unless they count the columns as pandas does."""
     counting = [str(i) for i in range(len(names))]
     if names != counting and all(_is_number(name) for name in names):
         raise ValueError(f"{file}, line 1: numbers where the header should name the columns")
@@ -226,7 +229,7 @@ def _is_number(text: str) -> bool:
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str], title: str, place: Place) -> np.ndarray:
-    """Some columns as numbers, (N, n) float64; NaN where a cell is missing."""
+    """Return some columns as numbers, (N, n) float64; NaN where a cell is missing."""
     numbers = np.empty((len(frame), len(names)))
     for position, name in enumerate(names):
         cells = pd.Series(frame[name])
@@ -237,14 +240,14 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str], title: str, place: Place
 
 
 def _spelt_numbers(cells: pd.Series, name: str, title: str, place: Place) -> pd.Series:
-    """The numbers that texts spell, NaN where empty; any other text is refused."""
+    """Return the numbers that texts spell, NaN where empty; any other text is refused."""
     numbers = pd.Series(pd.to_numeric(cells.map(str), errors="coerce"))
     wrong = np.flatnonzero(numbers.isna() & ~cells.isna())
     if len(wrong):
-        row = int(wrong[0])
+        row, cells_word = int(wrong[0]), "cell" if len(wrong) == 1 else "cells"
         raise ValueError(
-            f"{title}, {place(row)}: column '{name}' holds {str(cells.iloc[row])[:40]!r}, "
-            f"no number (such cells in all: {len(wrong)})"
+            f"{title}, {place(row)}: column '{name}' contains {str(cells.iloc[row])[:40]!r}, "
+            f"which is not a number ({len(wrong):,} such {cells_word})"
         )
     return numbers
 
@@ -252,7 +255,7 @@ def _spelt_numbers(cells: pd.Series, name: str, title: str, place: Place) -> pd.
 def _labels(
     frame: pd.DataFrame, columns: Columns, title: str, place: Place, known: Known | None
 ) -> Labels | None:
-    """The target in the form of Examples; None where the file has none."""
+    """Return the target in the form of Examples; None where the file has none."""
     if not columns.target:
         return None
     if not columns.multi_label:

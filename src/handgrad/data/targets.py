@@ -26,7 +26,7 @@ class Labels(NamedTuple):
 def class_labels(
     values: np.ndarray | pd.Series, title: str, place: Place, known: Known | None = None
 ) -> Labels:
-    """Classes from one column of texts, whole numbers or booleans, in natural order.
+    """Return the classes of one column of texts, whole numbers or booleans, in natural order.
 
     Natural order: numbers by size, texts with the numbers in them by size (class2 < class10).
     Texts that are all numbers count as numbers, so 1, 1.0 and 01 are one class.
@@ -64,7 +64,7 @@ def class_labels(
         if name not in index:
             row = int(np.argmax(codes == code))
             raise ValueError(
-                f"{title}, {place(row)}: the target '{name}' is no class of the model "
+                f"{title}, {place(row)}: the target '{name}' is not a class of the model "
                 f"({listed(class_names)})"
             )
     return Labels(np.array([index[name] for name in names], dtype=np.int64)[codes], class_names)
@@ -73,7 +73,7 @@ def class_labels(
 def output_labels(
     values: np.ndarray, names: tuple[str, ...], title: str, place: Place, warn: bool = True
 ) -> Labels:
-    """Rows of independent outputs, each 0, 1 or between them.
+    """Return rows of independent outputs, each 0, 1 or between them.
 
     Args:
         values: (N, n_y) numbers.
@@ -103,7 +103,7 @@ def output_labels(
 
 
 def _text(value: object) -> str | None:
-    """A label as text; None where it is missing."""
+    """Return a label as text; None where it is missing."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     if (
@@ -117,7 +117,7 @@ def _text(value: object) -> str | None:
 
 
 def _number(text: str) -> str | None:
-    """The number that a text spells, in one spelling for each number; None if it is none."""
+    """Return the number that a text spells, in one spelling for each number; None if it is none."""
     try:
         return str(int(text))
     except ValueError:
@@ -132,7 +132,7 @@ def _number(text: str) -> str | None:
 
 
 def _natural(name: str) -> tuple:
-    """Sort key: numbers by size before texts; in texts the digits by size."""
+    """Return a sort key: numbers by size before texts; in texts the digits by size."""
     if _number(name) is not None:
         return (0, float(name), ())
     pieces = re.split(r"(\d+)", name)  # text, digits, text, digits, ...
@@ -143,7 +143,7 @@ def _check_classes(names: list[str], n_rows: int, title: str) -> None:
     distinct = sorted(set(names), key=_natural)
     if len(distinct) < 2:
         raise ValueError(
-            f"{title}: the target is '{distinct[0]}' in every row; two classes or more are needed"
+            f"{title}: the target is '{distinct[0]}' in every row; at least two are required"
         )
     with_decimals = any("." in name or "e-" in name for name in distinct if _number(name) == name)
     if len(distinct) > (MOST_LEVELS if with_decimals else max(MOST_LEVELS, n_rows // 2)):
