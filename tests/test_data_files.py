@@ -101,7 +101,10 @@ def test_a_csv_agrees_with_a_reader_that_knows_only_floats(tmp_path):
         (GOOD.replace("41,2.5", "\n41,2.5,9"), ["line 4", "4 cells"]),
         (GOOD.replace("cat", "cat,"), ["line 2", "4 cells"]),
         (GOOD.replace("30", "30,30"), ["line 2", "4 cells"]),
-        (GOOD.replace("52", "old"), ["line 4", "column 'age'", "'old'", "in all: 1"]),
+        (
+            GOOD.replace("52", "old"),
+            ["line 4", "column 'age'", "'old'", "not a number (1 such cell)"],
+        ),
         (GOOD.replace("2.5", "2,5").replace("1.5", "1,5").replace("-3", '"-3",'), ["4 cells"]),
         (GOOD.replace("2.5", ""), ["line 3", "'size' is missing", "in all: 1"]),
         (GOOD.replace("2.5", "NA").replace("1.5", "nan"), ["line 2", "is missing", "in all: 2"]),

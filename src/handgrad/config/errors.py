@@ -41,7 +41,7 @@ def in_bytes(size: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text as one line, without its middle if it is long or anything for a terminal.
+    """Return the text as one line, cut in the middle if long, with nothing for a terminal in it.
 
     A file may hold characters that move the cursor or cannot be seen: they are spelt.
     """

@@ -118,7 +118,7 @@ class IdxImages(Source):
         return self.train_examples
 
     def _part(self, prefix: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return pictures (N, rows, columns) and labels (N,) of the training or test file."""
+        """Return uint8 pictures (N, rows, columns) and labels (N,) of the training or test file."""
         files = [self._find(name) or self.root / name for name in FILES if name.startswith(prefix)]
         images, labels = (
             read_idx(file, n_axes) for file, n_axes in zip(files, (3, 1), strict=True)
