@@ -12,11 +12,10 @@ import pytest
 import torch
 from conftest import Train, composed, files
 
-from handgrad.tasks.benchmark import measure, picture, report, startup
-from handgrad.tasks.benchmark.contender import Contender, allocations
+from handgrad.tasks.benchmark import measure, report
 from handgrad.tasks.benchmark.measure import Entry, Measured, distance
 from handgrad.tasks.benchmark.worker import CONTENDERS, Server, Unfit
-from handgrad.tasks.benchmark.workload import Shape, Workload
+from handgrad.tasks.benchmark.workload import Contender, Shape, Workload, allocations
 
 UPDATES = 13  # in batches of 4 of 20 examples: two and a half epochs
 SHAPES = {"mini-batches": "4x6-5-3:20", "full": "7x6-5-3:full", "one output": "4x6-5-1:20"}
@@ -174,15 +173,15 @@ def test_wrong_weights_are_named() -> None:
 def test_the_figure_has_a_panel_for_each_row_and_one_for_growth() -> None:
     line = Measured("update", "a", "trainer", "us", [4.0, 8.0], 16, 0.0)
     growth = line._replace(part="growth", row="c")
-    figure = picture.draw([line, line._replace(row="b"), growth, growth._replace(row="d")])
+    figure = report.draw([line, line._replace(row="b"), growth, growth._replace(row="d")])
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "growth", ""]
     assert [axis.axison for axis in figure.axes] == [True, True, True, False]
 
 
 def test_start_up_is_timed_and_a_failure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = {"good": ["-c", "pass"], "bad": ["-c", "raise SystemExit(3)"]}
-    monkeypatch.setattr(startup, "COMMANDS", commands)
-    good, bad = startup.measure(Path("train.py"), 1)
+    monkeypatch.setattr(measure, "COMMANDS", commands)
+    good, bad = measure.startup(Path("train.py"), 1)
     assert 0 < good.median < 30
     assert (good.note, bad.note) == ("", "exit code 3")
 

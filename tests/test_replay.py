@@ -14,7 +14,7 @@ from conftest import CONF, Train, composed, files, fit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from handgrad.config.schema import PublishedFigure
-from handgrad.tasks.replay import picture
+from handgrad.tasks.replay import report
 from handgrad.tasks.replay.runs import ALONE, TrainedRun
 from handgrad.tasks.replay.verdict import PATTERNS, Comparison, value_of
 from handgrad.training import optimizers
@@ -248,10 +248,10 @@ def gathered(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_published_curve_is_drawn_beside_its_own_run() -> None:
     replay = composed("experiment=nielsen_chapter3_initialization")["replay"]
-    small, large = (picture.published_points(replay, name, 29) for name in ("small", "large"))
+    small, large = (report.published_points(replay, name, 29) for name in ("small", "large"))
     assert (small[0], large[0], len(small), len(large)) == ([0, 92.70], [0, 86.43], 30, 30)
     recorded = {**replay, "published_curves": []}
-    assert picture.published_points(recorded, "large", 7) == [[0, 86.43]]
+    assert report.published_points(recorded, "large", 7) == [[0, 86.43]]
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("experiment/*.yaml")), ids=lambda file: file.stem)

@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from handgrad.config.validate import validate
 from handgrad.tasks import compare, tune
 from handgrad.tasks import train as tasks_train
-from handgrad.tasks.sweep import names, results
+from handgrad.tasks.sweep import job, results
 from handgrad.tasks.sweep.job import Outcome
 from handgrad.tasks.sweep.results import Row
 
@@ -52,15 +52,15 @@ QUICK = (
 def test_a_run_is_named_after_what_was_set_for_it_alone(
     overrides: list[str], same: list[str], name: str
 ) -> None:
-    assert names.run_name(overrides, same) == name
+    assert job.run_name(overrides, same) == name
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_names_are_good_for_files_bounded_and_unique(first: str, second: str) -> None:
-    one, other = (names.name_of({"data.path": text}) for text in (first, second))
+    one, other = (job.name_of({"data.path": text}) for text in (first, second))
     assert (one == other) == (first == second)
     for name in (one, other):
-        assert len(name) <= names.LONGEST + 7
+        assert len(name) <= job.LONGEST + 7
         assert name.startswith("path=")
         assert not set(name) & set('/\\:*?"<>|\n\0 ')
 

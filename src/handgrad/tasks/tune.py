@@ -27,7 +27,7 @@ from handgrad.config.validate import validate
 from handgrad.runs import loading
 from handgrad.runs.folder import point_to, write_run
 from handgrad.tasks import train
-from handgrad.tasks.sweep import job, names, summary
+from handgrad.tasks.sweep import job, summary
 from handgrad.tasks.sweep.job import Outcome
 from handgrad.tasks.sweep.results import Row, figures, larger_is_better, spelt
 
@@ -79,7 +79,7 @@ class _Search(NamedTuple):
     def place(self, number: int, chosen: dict[str, Any]) -> Path:
         """Return the folder of a trial, such as `3,lr=0.37,hidden=30`."""
         short = {key: f"{v:.3g}" if isinstance(v, float) else v for key, v in chosen.items()}
-        return self.folder / f"{number},{names.name_of(short)}"
+        return self.folder / f"{number},{job.name_of(short)}"
 
     def row(self, number: int, chosen: dict[str, Any]) -> Row:
         """Read what a trial left."""
@@ -146,7 +146,7 @@ def _typed(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     text = str(value)
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", text):
-        return names.quoted(text)
+        return job.quoted(text)
     return text
 
 

@@ -2,15 +2,13 @@
 
 task.py        task=benchmark: every row of benchmark.rows, one after the other
 worker.py      each contender in a process of its own, started and asked from the first process
-measure.py     repeated measurements of several contenders, which take turns
-workload.py    the data, the batches and the first weights that all contenders share
-contender.py   what a contender is, and the memory that its updates need
+measure.py     repeated measurements in turns, of contenders and of the command line
+workload.py    the data, the batches and the first weights that all contenders share, what a
+               contender is, and the memory that its updates need
 loops.py       bare loops: the equations, autograd, NumPy, the matrix products alone
 libraries.py   Lightning, scikit-learn, JAX
 whole.py       task=train with everything on
-startup.py     the command line: help, the first update, the default run
-report.py      benchmark.md, benchmark.csv
-picture.py     benchmark.png
+report.py      benchmark.md, benchmark.csv, benchmark.png
 """
 
 from pathlib import Path

@@ -18,8 +18,7 @@ from typing_extensions import override
 
 from handgrad.backprop import Parameters
 from handgrad.devices.lightning import hide_hints
-from handgrad.tasks.benchmark.contender import Contender, Timing
-from handgrad.tasks.benchmark.workload import Workload
+from handgrad.tasks.benchmark.workload import Contender, Timing, Workload
 
 
 class _PlannedBatches(Sampler[list[int]]):

@@ -12,8 +12,7 @@ from typing_extensions import override
 
 from handgrad.backprop import Activations, Gradients, Parameters, backward, forward
 from handgrad.devices import cpu
-from handgrad.tasks.benchmark.contender import Contender, Loop, Timing
-from handgrad.tasks.benchmark.workload import Workload
+from handgrad.tasks.benchmark.workload import Contender, Loop, Timing, Workload
 from handgrad.training.capture import Captured
 from handgrad.training.gradients import write
 from handgrad.training.optimizers import GradientDescent

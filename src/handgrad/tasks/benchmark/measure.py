@@ -1,6 +1,10 @@
-"""Repeated measurements of several contenders on one shape, in turns."""
+"""Repeated measurements, in turns: contenders on one shape, and commands of the command line."""
 
 import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,6 +21,17 @@ GROWTH = 8  # factor between the trial runs that choose the length of the long r
 SHORTER = 4  # updates of the long run over those of the short one
 ONCE = {"memory": ("peak_bytes", "MiB", 2**-20), "checkpoint": ("checkpoint_seconds", "ms", 1e3)}
 TOLERANCE = 0.01  # distance of final weights from float64, over the distance they moved
+SLOW_REPEATS = 2  # of the whole default run at most
+IMPORT = 'python -c "import torch"'  # what the others are compared with
+WHOLE_RUN = "train.py, the whole default run"
+COMMANDS = {  # by name: the arguments of python; each runs in a process of its own
+    'python -c "pass"': ["-c", "pass"],
+    IMPORT: ["-c", "import torch"],
+    "train.py --help": ["train.py", "--help"],
+    "train.py --cfg job": ["train.py", "--cfg", "job"],
+    "train.py, one update": ["train.py", "trainer.max_epochs=-1", "trainer.max_steps=1"],
+    WHOLE_RUN: ["train.py"],
+}
 
 
 class Measured(NamedTuple):
@@ -180,3 +195,29 @@ def distance(weights: list[np.ndarray], exact: list[np.ndarray], start: list[np.
     off = sum(float(((w - e) ** 2).sum()) for w, e in zip(weights, exact, strict=True))
     way = sum(float(((e - s) ** 2).sum()) for e, s in zip(exact, start, strict=True))
     return (off / way) ** 0.5
+
+
+def startup(train: Path, repeats: int) -> list[Measured]:
+    """Time each command of the command line, in turns.
+
+    Args:
+        train: the path of train.py.
+        repeats: of each; the whole run is repeated twice at most.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    notes = dict.fromkeys(COMMANDS, "")
+    for repeat in range(repeats):
+        for name, arguments in COMMANDS.items():
+            if name == WHOLE_RUN and repeat >= SLOW_REPEATS:
+                continue
+            given = [str(train) if each == "train.py" else each for each in arguments]
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                done = subprocess.run([sys.executable, *given], cwd=folder, capture_output=True)
+                seconds[name].append(time.perf_counter() - start)
+            if done.returncode:
+                notes[name] = f"exit code {done.returncode}"
+    return [
+        Measured("startup", "", name, "s", values, note=notes[name])
+        for name, values in seconds.items()
+    ]

@@ -11,8 +11,8 @@ from rich.console import Console
 from handgrad.dashboard.pictures.canvas import publish
 from handgrad.runs.folder import write_run
 from handgrad.tasks import build
-from handgrad.tasks.benchmark import picture, report, startup
-from handgrad.tasks.benchmark.measure import Contest, Measured
+from handgrad.tasks.benchmark import report
+from handgrad.tasks.benchmark.measure import Contest, Measured, startup
 
 GROWTH = (  # from 64x784-100-10: m, n_h, n_x, N
     *("64x784-100-10", "16x784-100-10", "256x784-100-10", "1024x784-100-10"),
@@ -41,7 +41,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
             if found:
                 console.print(report.table(found, measured), markup=False, soft_wrap=True)
     path = folder / "benchmark.png"
-    publish(picture.draw(measured), "benchmark/update", build.loggers(config, folder), path)
+    publish(report.draw(measured), "benchmark/update", build.loggers(config, folder), path)
     console.print(f"Everything is in {folder}", soft_wrap=True)
 
 
@@ -59,7 +59,7 @@ def _measurements(settings: dict[str, Any], contest: Contest) -> Iterator[list[M
         elif row == "startup":
             sources = HydraConfig.get().runtime.config_sources
             conf = next(source.path for source in sources if source.provider == "main")
-            yield startup.measure(Path(conf).parent / "train.py", repeats)
+            yield startup(Path(conf).parent / "train.py", repeats)
         else:
             yield contest.updates("update", row, names, repeats, seconds)
             yield contest.once("memory", row, names)

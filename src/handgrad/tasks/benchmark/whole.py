@@ -20,7 +20,7 @@ from handgrad.runs.checkpointing import Resumable
 from handgrad.runs.live_check import LiveCheck
 from handgrad.runs.resume import fingerprint_of
 from handgrad.tasks import build, train
-from handgrad.tasks.benchmark.contender import PROFILED_UPDATES, Contender, Timing, allocations
+from handgrad.tasks.benchmark.workload import PROFILED_UPDATES, Contender, Timing, allocations
 
 CHECKPOINTS = 7  # written; the median counts
 

@@ -1,13 +1,20 @@
-"""One shape's workload, shared by all contenders: data, batches and first parameters."""
+"""Contenders, and the workload of one shape that they share: data, batches, first parameters."""
 
+import json
 import re
-from collections.abc import Iterator
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from typing_extensions import override
 
 from handgrad.backprop import Parameters
 from handgrad.data.batches import BatchPlan, TrainingBlocks
@@ -20,6 +27,7 @@ DATA_BYTES = 160 * 2**20  # of a shape's inputs at most: the process of every co
 SQUARED_NORM = 100.0  # mean over the examples, as in MNIST divided by 255
 STEADY = 30.0  # learning rate times hidden units at most: beyond it rounding errors grow
 PASSES = 10_000  # over the data in one epoch of full-batch descent
+PROFILED_UPDATES = 3  # the second already holds the gradients of the first
 
 
 class Shape(NamedTuple):
@@ -133,3 +141,94 @@ class Workload:
         wanted = updates * self.shape.batch_size
         for number in range(-(-updates // self.plan.updates_per_pass)):
             yield self.plan.order(number)[: wanted - number * self.shape.examples]
+
+
+class Timing(NamedTuple):
+    """Holds how long a run of a contender took, and the parameters that it ended with."""
+
+    seconds: float
+    weights: Parameters | None  # None for the floor, which trains nothing
+
+
+class Contender(ABC):
+    """One way to train, whose constructor does all that is not repeated for each run.
+
+    Args:
+        work: the data, the batches and the first parameters.
+    """
+
+    dtype: ClassVar[torch.dtype] = torch.float32
+
+    def __init__(self, work: Workload) -> None:
+        self.work = work
+
+    @abstractmethod
+    def run(self, updates: int) -> Timing:
+        """Make this many updates, starting from the first parameters."""
+
+    def peak_bytes(self) -> int | None:
+        """Return the bytes that an update needs beyond data and parameters, or None if unknown."""
+        return None
+
+    def checkpoint_seconds(self) -> float | None:
+        """Return how long writing a checkpoint takes, or None if the contender writes none."""
+        return None
+
+
+class Loop(Contender):
+    """A bare PyTorch loop over the batches."""
+
+    @abstractmethod
+    def train(self, params: Parameters, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Update the parameters once with each batch."""
+
+    @override
+    def run(self, updates: int) -> Timing:
+        params = self.work.first_parameters()
+        start = time.perf_counter()
+        self.train(params, self.work.batches(updates))
+        return Timing(time.perf_counter() - start, params)
+
+    @override
+    def peak_bytes(self) -> int:
+        params, batch = self.work.first_parameters(), next(self.work.batches(1))
+        self.train(params, [batch])  # so that nothing is compiled while memory is traced
+        with allocations() as peak:
+            self.train(params, [batch] * PROFILED_UPDATES)
+        return peak[0]
+
+
+@contextmanager
+def allocations() -> Iterator[list[int]]:
+    """Trace PyTorch's allocator.
+
+    Yields:
+        A list that holds one number after the context: the largest number of bytes that were
+        allocated in it and not yet freed.
+    """
+    peak: list[int] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
+        yield peak
+        profiler.stop()
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        peak.append(_peak_of(json.loads(path.read_text())["traceEvents"]))
+
+
+def _peak_of(events: list[dict]) -> int:
+    """Return the most bytes held at once, without those allocated before the trace."""
+    held: dict[int, int] = {}
+    now = peak = 0
+    memory = (event for event in events if event.get("name") == "[memory]")
+    for event in sorted(memory, key=lambda event: event["args"]["Ev Idx"]):
+        address, size = event["args"]["Addr"], event["args"]["Bytes"]
+        if size > 0:
+            held[address] = size
+            now += size
+        else:
+            now -= held.pop(address, 0)
+        peak = max(peak, now)
+    return peak

@@ -2,8 +2,7 @@
 
 runs.py       the runs of an experiment, each trained by task=train
 verdict.py    the value of each run, and the statistic over the seeds beside the published figure
-report.py     the table, results.md, results.csv
-picture.py    the learning curves beside the published ones
+report.py     the table, results.md, results.csv, and the curves beside the published ones
 """
 
 from pathlib import Path
@@ -18,7 +17,7 @@ from handgrad.config.schema import PublishedFigure
 from handgrad.dashboard.pictures.canvas import publish
 from handgrad.runs.folder import point_to, write_run
 from handgrad.tasks import build
-from handgrad.tasks.replay import picture, report, runs
+from handgrad.tasks.replay import report, runs
 from handgrad.tasks.replay.verdict import Comparison
 
 
@@ -44,7 +43,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     (folder / "results.md").write_text(page, encoding="utf-8")
     report.write_csv(name, config, rows, folder / "results.csv")
     loggers = build.loggers(config, folder)
-    drawn = picture.draw(name, replay, trained, rows)
+    drawn = report.draw(name, replay, trained, rows)
     publish(drawn, "replay/figures", loggers, folder / "results.png")
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

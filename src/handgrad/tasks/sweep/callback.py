@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from handgrad.tasks.sweep.names import quoted  # which brings the resolver of hydra.sweep.subdir
+from handgrad.tasks.sweep.job import quoted  # which brings the resolver of hydra.sweep.subdir
 
 
 class Sweep(Callback):

@@ -1,15 +1,21 @@
 """One run of a sweep: not again if it is done, and from where it was if it was interrupted.
 
-How a run ended is kept in its folder, because another process may have run it.
+Its short name comes from the overrides that tell it from the others. How it ended is kept in its
+folder, because another process may have run it.
 """
 
+import hashlib
 import json
+import re
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.config.errors import BadInput, Failed
@@ -18,6 +24,7 @@ from handgrad.runs.folder import write_json
 
 FILE = "outcome.json"
 CODES = {"done": 0, "pruned": 0, "failed": 1, "unfinished": 1, "refused": 2}
+LONGEST = 80  # characters of a name, without its checksum
 
 
 class Outcome(NamedTuple):
@@ -99,3 +106,44 @@ def run(job: launch.Job, *, side_by_side: bool) -> None:
         if config["ckpt_path"]:
             print(f"{job.folder.name} continues where it was interrupted", flush=True)
     launch.run(job._replace(config=config), parallel_launcher=side_by_side)
+
+
+def settings(overrides: Sequence[str], same: Sequence[str]) -> dict[str, str]:
+    """Return what was set for one run alone.
+
+    Args:
+        overrides: of the run, KEY=VALUE each.
+        same: keys that are the same for all runs of its sweep.
+    """
+    pairs = [override.lstrip("+~").partition("=") for override in overrides]
+    return {key: value for key, _, value in pairs if key not in same}
+
+
+def run_name(overrides: Sequence[str], same: Sequence[str]) -> str:
+    """Return the name of one run's folder, such as `hidden=10,seed=1`."""
+    return name_of(settings(overrides, same) or settings(overrides, ())) or "run"
+
+
+def name_of(chosen: Mapping[str, object]) -> str:
+    """Return a name for settings that is valid for a file.
+
+    A key is its last part, where that is enough. Where a character had to go, or the name would be
+    too long, a checksum of the whole keeps it unique.
+    """
+    last = {key: key.rpartition(".")[2] for key in chosen}
+    often = Counter(last.values())
+    short = {key if often[last[key]] > 1 else last[key]: value for key, value in chosen.items()}
+    whole = ",".join(f"{key}={value}" for key, value in short.items())
+    name = re.sub(r"[^\w.,=+-]+", "-", whole.replace("'", "").replace('"', ""))
+    if name == whole and len(name) <= LONGEST:
+        return name
+    return f"{name[:LONGEST]}~{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
+
+
+def quoted(text: str) -> str:
+    """Return text as a value on Hydra's command line."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+# A sweep's processes import this module too, before Hydra asks for their folders.
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from handgrad.runs import tables
 from handgrad.runs.folder import made_on
-from handgrad.tasks.sweep import names, picture
+from handgrad.tasks.sweep import job, picture
 from handgrad.tasks.sweep.results import Row, ordered, over_seeds, spelt
 
 FIGURES = (
@@ -35,9 +35,9 @@ def summarise(folder: Path, order_by: str | None) -> int:
     rows, composed = [], [path.parent for path in sorted(folder.rglob(".hydra/overrides.yaml"))]
     for own in composed:
         name = own.parent.relative_to(folder).as_posix()
-        job = OmegaConf.load(own / "hydra.yaml").hydra.job
-        same = list(job.config.override_dirname.exclude_keys)
-        settings = names.settings(list(OmegaConf.load(own / "overrides.yaml")), same)
+        names = OmegaConf.load(own / "hydra.yaml").hydra.job.config.override_dirname
+        same = list(names.exclude_keys)
+        settings = job.settings(list(OmegaConf.load(own / "overrides.yaml")), same)
         rows.append(Row.of(own.parent, name, settings))
     config = OmegaConf.load(composed[0] / "config.yaml")
     show(rows, order_by or config.callbacks.checkpoint.monitor, folder)
