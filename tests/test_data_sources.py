@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from conftest import CONF as ALL
+from conftest import composed
 from sklearn import datasets
 
 from handgrad.data.examples import Examples, Known
@@ -25,7 +26,7 @@ from handgrad.data.sources import (
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "data"
+CONF = ALL / "data"
 SHIPPED = {
     "digits": (Digits, datasets.load_digits, 10),
     "breast_cancer": (BreastCancer, datasets.load_breast_cancer, 1),
@@ -33,6 +34,7 @@ SHIPPED = {
     "wine": (Wine, datasets.load_wine, 3),
 }
 GENERATED = [Moons, Circles, Spirals, Xor]
+COMMON = ["_target_", "batch_size", "microbatch", "passes_per_epoch", "scale", "validation", "test"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -201,21 +203,27 @@ def test_what_training_knew_survives_as_plain_containers():
     assert Known(**dataclasses.asdict(known)) == known
 
 
-@pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_config_builds_its_source_and_explains_every_key(file, tmp_path):
+def explained(file: Path) -> str:
+    """Return the text of a file of conf/ after a check that each of its keys has a comment."""
     text = file.read_text()
     assert text.startswith("# ")
     for line in text.splitlines():
         assert len(line) <= 100 or line.startswith("#"), line
-        if line and not line.startswith(("#", "_target_")):
+        if line and not line.startswith(("#", "_target_: handgrad", "defaults")):
             assert "  # " in line, line
-    config = yaml.safe_load(text)
-    common = ["batch_size", "microbatch", "passes_per_epoch", "scale", "validation", "test"]
-    assert [key for key in config if key in common] == common
+    return text
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_config_builds_its_source_and_explains_every_key(file, tmp_path):
+    text = explained(file) + explained(ALL / "data.yaml")
+    config = composed(f"data={file.stem}")["data"]
+    assert list(config)[: len(COMMON)] == COMMON
+    assert all(f"\n{key}: " in text for key in config)
     module, name = config["_target_"].rsplit(".", 1)
-    own = {k: v for k, v in config.items() if k not in (*common, "_target_")}
+    own = {k: v for k, v in config.items() if k not in COMMON}
     own |= {"seed": 0} if "seed" in own else {}
     own |= {"root": tmp_path} if "root" in own else {}
     source = getattr(importlib.import_module(module), name)(**own)
     assert config["scale"] == "auto"
-    assert f"auto ({source.default_scale})" in text
+    assert f"# data.scale=auto means {source.default_scale}\n" in text

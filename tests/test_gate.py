@@ -71,6 +71,8 @@ LINES = [  # arguments, what the line names, right arguments
     ("~model.hiden", "model.hiden model.hidden", ""),
     ("dtaa=digits", "dtaa data", "data=digits"),
     ("data=digit", "data=digit digits", "data=digits"),
+    ("data=data", "data=data digits", "data=digits"),  # keys that the choices share
+    ("optimizer=optimizer", "optimizer=optimizer sgd", "optimizer=sgd"),
     ("experiment=nothing", f"experiment=nothing {EXPERIMENTS}", "experiment=sklearn_iris"),
     ("callbacks.checkpoint.montor=1", "callbacks.checkpoint.montor monitor", ""),
     ("optimizer=sdg", "optimizer=sdg sgd", "optimizer=sgd"),
