@@ -152,5 +152,5 @@ def test_sixteen_mixed_without_a_gpu_is_refused_when_the_accelerator_is_found() 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     config = composed("trainer.precision=16-mixed", "trainer.accelerator=auto", "logger=none")
-    with pytest.raises(BadInput, match="16-mixed needs a GPU"):
+    with pytest.raises(BadInput, match="16-mixed requires a GPU"):
         build.trainer(config, Path("none"), extra=[])

@@ -262,7 +262,7 @@ def test_an_unpromising_trial_is_pruned_after_an_epoch() -> None:
 @pytest.mark.parametrize(
     ("space", "line"),
     [
-        ("null", "task=tune needs what is searched"),
+        ("null", "task=tune requires a search space"),
         ("{optimizer.rate: {low: 1, high: 2}}", "tune.space: optimizer.rate is not a key"),
         ("{optimizer.lr: {low: 2, high: 1}}", "tune.space.optimizer.lr="),
         ("{optimizer.lr: {low: -1.0, high: 1.0}}", "optimizer.lr=-1.0: must be greater than 0"),

@@ -1,21 +1,21 @@
-"""What the user is told: what must be mended, what the run found wrong, what looks like a slip."""
+"""Exceptions and warnings for users: wrong input, a failed run, and what looks like a slip."""
 
-LONGEST = 1000  # characters of a line, of which a name in the user's file may have more
+LONGEST = 1000  # characters of a line; a name in the user's file may have more
 
 
 class BadInput(Exception):
-    """What the user gave is wrong; the message is one clear line. Exit code 2."""
+    """Signals wrong input from the user, in one clear line. Exit code 2."""
 
     def __init__(self, text: str) -> None:
         super().__init__(printable(text))
 
 
 class Failed(Exception):
-    """The run went wrong in a way that its output explains. Exit code 1."""
+    """Signals that the run went wrong in a way that its output explains. Exit code 1."""
 
 
 class WrongGradient(Failed):
-    """The check found lines of the backward rule that are wrong.
+    """Signals that the check found wrong lines of the backward rule.
 
     Args:
         wrong: their names, in the order in which they are computed.
@@ -28,12 +28,12 @@ class WrongGradient(Failed):
 
 
 def warn(text: str) -> None:
-    """Say what is accepted and yet looks like a slip: one line, which is no error's."""
+    """Print one line on input that is accepted and yet looks like a slip."""
     print(f"train.py: warning: {printable(text)}")
 
 
 def in_bytes(size: int) -> str:
-    """Return a number of bytes in the largest unit of which it has one."""
+    """Return a number of bytes in the largest unit of which there is at least one."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
@@ -41,9 +41,9 @@ def in_bytes(size: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text as one line, cut in the middle if long, with nothing for a terminal in it.
+    """Return the text as one line without control characters, cut in the middle if it is long.
 
-    A file may hold characters that move the cursor or cannot be seen: they are spelt.
+    A file may contain characters that move the cursor or are invisible: their escapes are shown.
     """
     line = " ".join(text.split())
     if len(line) > LONGEST:

@@ -1,4 +1,4 @@
-"""One clear line for a key that does not exist, and for a value that is not accepted."""
+"""Refusals: one clear line on a key that does not exist, or on a value that is not accepted."""
 
 import difflib
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ValidationError
 
 from handgrad.config.schema import BY_TARGET, FIXED, GROUPS, Main
 
-REPLACED = {
+REPLACED = {  # flags of Lightning's Trainer, and the key to use instead
     "callbacks": "callbacks.checkpoint.* or callbacks.early_stopping.*",
     "logger": "logger=tensorboard, csv or none",
     "default_root_dir": "hydra.run.dir=FOLDER",
-    "use_distributed_sampler": "data.batch_size, which is shared out over the devices",
+    "use_distributed_sampler": "data.batch_size, which is divided among the devices",
     "gradient_clip_val": "optimizer.clip_norm",
     "gradient_clip_algorithm": "optimizer.clip_norm, which clips by the norm",
     "accumulate_grad_batches": "optimizer.accumulate",
@@ -20,8 +20,8 @@ REPLACED = {
     "enable_checkpointing": "callbacks.checkpoint.*",
     "sync_batchnorm": "nothing: the network has no batch normalisation",
     "detect_anomaly": "task=check: training runs without autograd",
-    "reload_dataloaders_every_n_epochs": "nothing: the order of the examples is new in every pass",
-    "strategy": "trainer.devices, above 1 for several processes with equal weights",
+    "reload_dataloaders_every_n_epochs": "nothing: the examples are shuffled again in every pass",
+    "strategy": "trainer.devices: above 1, several processes train with equal weights",
     "plugins": "trainer.precision or trainer.accelerator",
     "barebones": "logger=none trainer.enable_progress_bar=false",
     "enable_autolog_hparams": "logger=none",
@@ -30,13 +30,12 @@ REPLACED = {
 
 
 def explain(error: ValidationError, prefix: str) -> str:
-    """Return a validation error as one line; of a union's errors, what any member accepts."""
+    """Return a validation error as one line, with what any member of a union accepts."""
     first, *others = error.errors()
     path = [str(part) for part in first["loc"]]
-    if not path:  # a key that is no text
+    if not path:  # a key that is not a string
         return f"{prefix.removesuffix('.')}={first['input']!r}: {first['msg']}"
-    top = path[0]
-    key = prefix + top
+    key = prefix + path[0]
     if first["type"] == "extra_forbidden":
         return unknown_key(prefix + ".".join(path))
     if first["type"] == "missing":
@@ -44,10 +43,12 @@ def explain(error: ValidationError, prefix: str) -> str:
     if item := isinstance(first["loc"][-1], int):
         path.pop()  # the list is the key
     same = [first, *(o for o in others if o["loc"][:1] == first["loc"][:1] and not item)]
-    nested = isinstance(error.errors()[0]["input"], dict) or (len(path) > 1 and len(same) == 1)
+    nested = isinstance(first["input"], dict) or (len(path) > 1 and len(same) == 1)
     if nested and "[" not in path[-1]:
         key = prefix + ".".join(path)
-    messages = dict.fromkeys(str(each["msg"])[0].lower() + str(each["msg"])[1:] for each in same)
+    nodes = ("model_type", "dict_type")
+    said = ["must be a group of keys" if o["type"] in nodes else o["msg"] for o in same]
+    messages = dict.fromkeys(each[0].lower() + each[1:] for each in said)
     return f"{key}={first['input']}: {', or '.join(messages)}".replace("input should be", "must be")
 
 
@@ -62,7 +63,7 @@ def accepted_keys() -> Iterator[str]:
 
 
 def keys_of(schema: type[BaseModel], prefix: str) -> Iterator[str]:
-    """Return the keys of a schema and of the schemas within."""
+    """Yield the keys of a schema and of the schemas within it."""
     for name, field in schema.model_fields.items():
         for annotation in (field.annotation, *get_args(field.annotation)):
             if isinstance(annotation, type(BaseModel)):
@@ -71,7 +72,7 @@ def keys_of(schema: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def unknown_key(key: str) -> str:
-    """Return one line about a key that does not exist, with the key to use instead."""
+    """Return one line on a key that does not exist, with the key to use instead."""
     group, _, flag = key.partition(".")
     if group == "trainer" and flag in REPLACED:
         return f"{key} is not set here; use {REPLACED[flag]}"

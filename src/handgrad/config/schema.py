@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-LARGEST = 10**18  # of a number: 64-bit integers and float32 hold it, and nobody needs more
+LARGEST = 10**18  # accepted number: 64-bit integers and float32 hold it
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 NotNegative = Annotated[int, Field(ge=0, le=LARGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -16,138 +16,30 @@ Mode = Literal["min", "max"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Cost = Literal["cross_entropy", "quadratic"]
 Init = Literal["xavier", "nielsen_small", "nielsen_large", "small_random", "uniform", "zeros"]
-
-
-class Node(BaseModel):
-    """A group of keys; any other key is refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
-
-
-class Benchmark(Node):
-    """Keys of benchmark.* and their values."""
-
-    rows: list[
-        Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*(-[1-9]\d*){2}(:(full|[1-9]\d*))?$")]
-        | Literal["growth", "processes", "startup"]
-    ]
-    contenders: list[
-        Literal[
-            "trainer",
-            "bare",
-            "autograd",
-            "compiled",
-            "lightning",
-            "scikit_learn",
-            "numpy",
-            "jax",
-            "products",
-        ]
-    ]
-    repeats: Positive
-    seconds: PositiveFloat
-    examples: Positive
-
-
-class ReplayRun(Node):
-    """One training of a replay: what is changed of the experiment, as on the command line."""
-
-    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
-    overrides: list[str]
-
-
-class PublishedFigure(Node):
-    """One published figure: what it is of, how a source came to it, and how close is close."""
-
-    run: str | None = None
-    value: Annotated[
-        str,
-        Field(
-            pattern=r"^((best|first|last) (cost|objective|accuracy|deviation)/(train|val|test)"
-            r"|(first|last) (angle/dz1|speed/(hidden|output))"
-            r"|solved|sweeps|antisymmetric|weights 1:2:4)$"
-        ),
-    ]
-    seeds: Literal["best_of_3", "mean", "median"]
-    minus: str | None = None
-    published: Finite | None = None
-    within: PositiveFloat | None = None
-    at_least: Finite | None = None
-    at_most: Finite | None = None
-
-
-class PublishedCurve(Node):
-    """Points of a published curve: epoch, counted from 0, and value."""
-
-    run: str | None = None
-    points: list[Annotated[list[Finite], Field(min_length=2, max_length=2)]]
-
-
-class Replay(Node):
-    """Keys of replay.* and their values.
-
-    What is annotated is an item of a list: its fields are no keys of the command line.
-    """
-
-    seeds: Positive
-    jobs: Positive
-    source: str | None
-    differs: str | None
-    solved_within: PositiveFloat
-    runs: list[Annotated[ReplayRun, Field(description="together they are a grid")]]
-    figures: list[Annotated[PublishedFigure, Field(description="each is a row of the table")]]
-    curve: (
-        Annotated[str, Field(pattern=r"^(cost|objective|accuracy|deviation)/(train|val|test)$")]
-        | None
-    )
-    published_curves: list[Annotated[PublishedCurve, Field(description="drawn beside ours")]]
-
-
-class Searched(Node):
-    """Where one key's values are searched: within bounds, or among choices."""
-
-    low: Finite | None = None
-    high: Finite | None = None
-    log: bool = False
-    step: PositiveFloat | None = None
-    choices: Annotated[list[str | bool | int | Finite], Field(min_length=1)] | None = None
-
-
-class Tune(Node):
-    """Keys of tune.* and their values."""
-
-    space: dict[str, Searched] | None
-    sampler: Literal["tpe", "random"]
-    trials: Positive
-    pruner: Literal["median", "hyperband", "none"]
-    monitor: Metric | None
-
-
-class Compare(Node):
-    """Keys of compare.* and their values."""
-
-    runs: list[str]
-
+TaskOfCheckpoint = Literal["test", "predict", "export", "examples"]
+_Library = Literal["lightning", "scikit_learn", "numpy", "jax"]
+_CURVE = "(cost|objective|accuracy|deviation)/(train|val|test)"
 
 # pyright: reportIncompatibleVariableOverride=false
 # A choice of a group may accept less than the group does: that is what its schema says.
 
 
-class Main(Node):
-    """The keys at the top."""
+class Node(BaseModel):
+    """A group of keys that refuses any other key."""
 
-    task: Literal[
-        "train",
-        "check",
-        "test",
-        "predict",
-        "export",
-        "examples",
-        "benchmark",
-        "replay",
-        "tune",
-        "compare",
-    ]
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+
+class _Target(Node):
+    """A node that names the class to instantiate."""
+
+    target_: str | None = Field(alias="_target_")
+
+
+class Main(Node):
+    """Keys at the top of the configuration."""
+
+    task: Literal["train", "check", TaskOfCheckpoint, "benchmark", "replay", "tune", "compare"]
     cost: Cost
     seed: Seed
     reproducible: Literal["bitwise"] | None
@@ -156,7 +48,7 @@ class Main(Node):
     on_nonfinite: Literal["stop", "skip"]
 
 
-class Model(Node):
+class _Model(Node):
     """Keys of model.* and their values."""
 
     hidden: Positive
@@ -165,14 +57,8 @@ class Model(Node):
     compile: bool
 
 
-class Target(Node):
-    """A node that names the class it is made into."""
-
-    target_: str | None = Field(alias="_target_")
-
-
-class Data(Target):
-    """data.* of every source."""
+class _Data(_Target):
+    """Keys of data.* that every source has."""
 
     batch_size: Positive | Literal["full"]
     microbatch: Positive | Literal["auto"] | None
@@ -182,23 +68,23 @@ class Data(Target):
     test: Fraction | None
 
 
-class Generated(Data):
-    """data.* of points in the plane."""
+class _Generated(_Data):
+    """Keys of data.* of generated points in the plane."""
 
     examples: Annotated[int, Field(ge=4, le=10_000_000)]
     noise: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
     seed: Seed
 
 
-class TruthTable(Data):
-    """data.* of a Boolean function of bits."""
+class _TruthTable(_Data):
+    """Keys of data.* of a Boolean function of bits."""
 
     bits: Annotated[int, Field(ge=2, le=16)]
     targets: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 
 
-class Idx(Data):
-    """data.* of MNIST and its kin."""
+class _Idx(_Data):
+    """Keys of data.* of MNIST and Fashion-MNIST."""
 
     root: str
     download: bool
@@ -207,99 +93,102 @@ class Idx(Data):
     test: None
 
 
-class Table(Data):
-    """data.* of the user's own table."""
+class _Table(_Data):
+    """Keys of data.* of the user's own table."""
 
     path: str
     target: str | int | list[str | int] | None
 
 
-class Arrays(Table):
-    """data.* of the user's own arrays."""
+class _Arrays(_Table):
+    """Keys of data.* of the user's own arrays."""
 
     target: str | None
     features: str
 
 
-class CustomRule(Target):
-    """backward.* of the user's own function."""
+class _CustomRule(_Target):
+    """Keys of backward.* of the user's own function."""
 
     function: Annotated[str, Field(pattern=r"^[\w.]+\.\w+$")]
 
 
-class Mistake(Target):
-    """backward.* of a planted error."""
+class _Mistake(_Target):
+    """Keys of backward.* of a planted error."""
 
     mistake: str
 
 
-class RandomFeedback(Target):
+class _RandomFeedback(_Target):
     """Keys of backward.* of the rules with random feedback."""
 
     seed: Seed
     scale: PositiveFloat
 
 
-class FlatSpot(Target):
+class _FlatSpot(_Target):
     """Keys of backward=flat_spot and their values."""
 
     offset: NotNegativeFloat
 
 
-class Optimizer(Target):
-    """optimizer.* of every optimizer."""
+class _Optimizer(_Target):
+    """Keys of optimizer.* that every optimizer has."""
 
     lr: PositiveFloat
     clip_norm: PositiveFloat | None
     accumulate: Positive
 
 
-class Descent(Optimizer):
+class _Descent(_Optimizer):
     """Keys of optimizer=sgd and their values."""
 
     weight_decay: NotNegativeFloat
 
 
-class Sgd(Optimizer):
+class _Sgd(_Descent):
     """Keys of optimizer=momentum and nesterov and their values."""
 
-    weight_decay: NotNegativeFloat
     momentum: Annotated[float, Field(gt=0, lt=1)]
     nesterov: bool = False
 
 
-class Adam(Optimizer):
-    """optimizer.* of Adam and AdamW."""
+class _Adam(_Descent):
+    """Keys of optimizer=adam and adamw and their values."""
 
-    weight_decay: NotNegativeFloat
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
     eps: PositiveFloat
 
 
-class Lbfgs(Optimizer):
-    """optimizer.* of L-BFGS."""
+class _Lbfgs(_Optimizer):
+    """Keys of optimizer=lbfgs and their values."""
 
     max_iter: Positive
     history_size: Annotated[int, Field(ge=1, le=10_000)]
     line_search_fn: Literal["strong_wolfe"] | None
 
 
-class Scheduler(Target):
-    """scheduler.* of every scheduler."""
+class _Scheduler(_Target):
+    """Keys of scheduler.* that every scheduler has."""
 
     interval: Literal["epoch", "step", "validation"]
     monitor: Metric | None
 
 
-class Step(Scheduler):
-    """Keys of scheduler=step and their values."""
+class _Exponential(_Scheduler):
+    """Keys of scheduler=exponential and their values."""
 
     interval: Literal["epoch", "step"]
-    step_size: Positive
     gamma: PositiveFloat
 
 
-class Cosine(Scheduler):
+class _Step(_Exponential):
+    """Keys of scheduler=step and their values."""
+
+    step_size: Positive
+
+
+class _Cosine(_Scheduler):
     """Keys of scheduler=cosine and their values."""
 
     interval: Literal["epoch", "step"]
@@ -307,14 +196,7 @@ class Cosine(Scheduler):
     eta_min: NotNegativeFloat
 
 
-class Exponential(Scheduler):
-    """Keys of scheduler=exponential and their values."""
-
-    interval: Literal["epoch", "step"]
-    gamma: PositiveFloat
-
-
-class Plateau(Scheduler):
+class _Plateau(_Scheduler):
     """Keys of scheduler=plateau and their values."""
 
     interval: Literal["validation"]
@@ -325,7 +207,7 @@ class Plateau(Scheduler):
 
 
 class Trainer(Node):
-    """trainer.*: the flags of Lightning's Trainer that are the user's."""
+    """Keys of trainer.*: the flags of Lightning's Trainer that users set."""
 
     accelerator: Literal["cpu", "gpu", "cuda", "mps", "auto"]
     devices: Positive | Annotated[list[NotNegative], Field(min_length=1)] | Literal["auto"]
@@ -354,7 +236,7 @@ class Trainer(Node):
     profiler: Literal["simple", "advanced"] | None
 
 
-class Checkpoint(Node):
+class _Checkpoint(Node):
     """Keys of callbacks.checkpoint.* and their values."""
 
     monitor: Metric
@@ -362,7 +244,7 @@ class Checkpoint(Node):
     every_n_updates: Positive | None
 
 
-class EarlyStopping(Node):
+class _EarlyStopping(Node):
     """Keys of callbacks.early_stopping.* and their values."""
 
     patience: Positive | None
@@ -371,44 +253,42 @@ class EarlyStopping(Node):
     min_delta: NotNegativeFloat
 
 
-class Curves(Node):
+class _Curves(Node):
     """Keys of callbacks.curves.* and their values."""
 
     parts: list[Literal["train", "val", "test"]]
     gradient: bool
 
 
-class Callbacks(Node):
+class _Callbacks(Node):
     """Keys of callbacks.* and their values."""
 
-    checkpoint: Checkpoint
-    early_stopping: EarlyStopping
-    curves: Curves
+    checkpoint: _Checkpoint
+    early_stopping: _EarlyStopping
+    curves: _Curves
 
 
-class TensorBoard(Target):
-    """Keys of logger.tensorboard.* and their values."""
-
-    name: Literal[""]
-    version: Literal[""]
-    default_hp_metric: bool
-
-
-class Csv(Target):
+class _Csv(_Target):
     """Keys of logger.csv.* and their values."""
 
     name: Literal[""]
     version: Literal[""]
 
 
-class Loggers(Node):
+class _TensorBoard(_Csv):
+    """Keys of logger.tensorboard.* and their values."""
+
+    default_hp_metric: bool
+
+
+class _Loggers(Node):
     """Keys of logger.* and their values."""
 
-    tensorboard: TensorBoard | None = None
-    csv: Csv | None = None
+    tensorboard: _TensorBoard | None = None
+    csv: _Csv | None = None
 
 
-class Check(Node):
+class _Check(Node):
     """Keys of check.* and their values."""
 
     at_start: bool
@@ -418,7 +298,7 @@ class Check(Node):
     precision: Literal["all"] | None
 
 
-class Dashboard(Node):
+class _Dashboard(Node):
     """Keys of dashboard.* and their values."""
 
     tier: Literal["off", "lite", "full", "deep"]
@@ -426,63 +306,144 @@ class Dashboard(Node):
     save_png: bool
 
 
+class _Benchmark(Node):
+    """Keys of benchmark.* and their values."""
+
+    rows: list[
+        Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*(-[1-9]\d*){2}(:(full|[1-9]\d*))?$")]
+        | Literal["growth", "processes", "startup"]
+    ]
+    contenders: list[Literal["trainer", "bare", "autograd", "compiled", _Library, "products"]]
+    repeats: Positive
+    seconds: PositiveFloat
+    examples: Positive
+
+
+class _ReplayRun(Node):
+    """One training of a replay: its changes to the experiment, as on the command line."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
+    overrides: list[str]
+
+
+class PublishedFigure(Node):
+    """One published figure: its quantity, how the source computed it, and the tolerance."""
+
+    run: str | None = None
+    value: Annotated[
+        str,
+        Field(
+            pattern=rf"^((best|first|last) {_CURVE}"
+            r"|(first|last) (angle/dz1|speed/(hidden|output))"
+            r"|solved|sweeps|antisymmetric|weights 1:2:4)$"
+        ),
+    ]
+    seeds: Literal["best_of_3", "mean", "median"]
+    minus: str | None = None
+    published: Finite | None = None
+    within: PositiveFloat | None = None
+    at_least: Finite | None = None
+    at_most: Finite | None = None
+
+
+class _PublishedCurve(Node):
+    """Points of a published curve: epoch, counted from 0, and value."""
+
+    run: str | None = None
+    points: list[Annotated[list[Finite], Field(min_length=2, max_length=2)]]
+
+
+class _Replay(Node):
+    """Keys of replay.* and their values.
+
+    An annotated item of a list has fields that are no keys of the command line.
+    """
+
+    seeds: Positive
+    jobs: Positive
+    source: str | None
+    differs: str | None
+    solved_within: PositiveFloat
+    runs: list[Annotated[_ReplayRun, Field(description="together they are a grid")]]
+    figures: list[Annotated[PublishedFigure, Field(description="each is a row of the table")]]
+    curve: Annotated[str, Field(pattern=f"^{_CURVE}$")] | None
+    published_curves: list[Annotated[_PublishedCurve, Field(description="drawn beside ours")]]
+
+
+class _Searched(Node):
+    """Values of one key that a search may draw: within bounds, or among choices."""
+
+    low: Finite | None = None
+    high: Finite | None = None
+    log: bool = False
+    step: PositiveFloat | None = None
+    choices: Annotated[list[str | bool | int | Finite], Field(min_length=1)] | None = None
+
+
+class _Tune(Node):
+    """Keys of tune.* and their values."""
+
+    space: dict[str, _Searched] | None
+    sampler: Literal["tpe", "random"]
+    trials: Positive
+    pruner: Literal["median", "hyperband", "none"]
+    monitor: Metric | None
+
+
+class _Compare(Node):
+    """Keys of compare.* and their values."""
+
+    runs: list[str]
+
+
+_SOURCES = "handgrad.data.sources"
 FIXED = {
-    "model": Model,
+    "model": _Model,
     "trainer": Trainer,
-    "callbacks": Callbacks,
-    "logger": Loggers,
-    "check": Check,
-    "dashboard": Dashboard,
-    "benchmark": Benchmark,
-    "replay": Replay,
-    "tune": Tune,
-    "compare": Compare,
+    "callbacks": _Callbacks,
+    "logger": _Loggers,
+    "check": _Check,
+    "dashboard": _Dashboard,
+    "benchmark": _Benchmark,
+    "replay": _Replay,
+    "tune": _Tune,
+    "compare": _Compare,
 }
 BY_TARGET: dict[str, dict[str | None, type[Node]]] = {
     "data": {
-        **dict.fromkeys(
-            (
-                f"handgrad.data.sources.{name}"
-                for name in ("Digits", "BreastCancer", "Iris", "Wine")
-            ),
-            Data,
-        ),
-        **dict.fromkeys(
-            (f"handgrad.data.sources.{name}" for name in ("Moons", "Circles", "Spirals", "Xor")),
-            Generated,
-        ),
-        "handgrad.data.sources.Parity": TruthTable,
-        "handgrad.data.sources.Symmetry": TruthTable,
-        "handgrad.data.idx.Mnist": Idx,
-        "handgrad.data.idx.FashionMnist": Idx,
-        "handgrad.data.tables.Csv": Table,
-        "handgrad.data.tables.Parquet": Table,
-        "handgrad.data.arrays.Arrays": Arrays,
+        **{f"{_SOURCES}.{name}": _Data for name in ("Digits", "BreastCancer", "Iris", "Wine")},
+        **{f"{_SOURCES}.{name}": _Generated for name in ("Moons", "Circles", "Spirals", "Xor")},
+        **{f"{_SOURCES}.{name}": _TruthTable for name in ("Parity", "Symmetry")},
+        "handgrad.data.idx.Mnist": _Idx,
+        "handgrad.data.idx.FashionMnist": _Idx,
+        "handgrad.data.tables.Csv": _Table,
+        "handgrad.data.tables.Parquet": _Table,
+        "handgrad.data.arrays.Arrays": _Arrays,
     },
     "backward": {
-        "handgrad.rules.closed_form": Target,
-        "handgrad.rules.autograd": Target,
-        "handgrad.rules.custom": CustomRule,
-        "handgrad.rules.mistake": Mistake,
-        "handgrad.rules.feedback_alignment": RandomFeedback,
-        "handgrad.rules.sign_symmetric": RandomFeedback,
-        "handgrad.rules.sign_concordant": Target,
-        "handgrad.rules.flat_spot": FlatSpot,
+        "handgrad.rules.closed_form": _Target,
+        "handgrad.rules.autograd": _Target,
+        "handgrad.rules.custom": _CustomRule,
+        "handgrad.rules.mistake": _Mistake,
+        "handgrad.rules.feedback_alignment": _RandomFeedback,
+        "handgrad.rules.sign_symmetric": _RandomFeedback,
+        "handgrad.rules.sign_concordant": _Target,
+        "handgrad.rules.flat_spot": _FlatSpot,
     },
     "optimizer": {
-        "handgrad.training.optimizers.GradientDescent": Descent,
-        "torch.optim.SGD": Sgd,
-        "torch.optim.Adam": Adam,
-        "torch.optim.AdamW": Adam,
-        "torch.optim.LBFGS": Lbfgs,
+        "handgrad.training.optimizers.GradientDescent": _Descent,
+        "torch.optim.SGD": _Sgd,
+        "torch.optim.Adam": _Adam,
+        "torch.optim.AdamW": _Adam,
+        "torch.optim.LBFGS": _Lbfgs,
     },
     "scheduler": {
-        None: Scheduler,
-        "torch.optim.lr_scheduler.StepLR": Step,
-        "torch.optim.lr_scheduler.CosineAnnealingLR": Cosine,
-        "torch.optim.lr_scheduler.ExponentialLR": Exponential,
-        "torch.optim.lr_scheduler.ReduceLROnPlateau": Plateau,
+        None: _Scheduler,
+        "torch.optim.lr_scheduler.StepLR": _Step,
+        "torch.optim.lr_scheduler.CosineAnnealingLR": _Cosine,
+        "torch.optim.lr_scheduler.ExponentialLR": _Exponential,
+        "torch.optim.lr_scheduler.ReduceLROnPlateau": _Plateau,
     },
 }
 GROUPS = (*FIXED, *BY_TARGET, "experiment", "debug")
-OPEN = {"data": Data, "backward": Target, "optimizer": Optimizer, "scheduler": Scheduler}
+OPEN = {"data": _Data, "backward": _Target, "optimizer": _Optimizer, "scheduler": _Scheduler}

@@ -1,22 +1,23 @@
-"""The gate: a configuration passes whole, or is refused with one line.
+"""Validation of a composed configuration: it is accepted whole, or refused with one line.
 
-It runs before anything heavy is imported and before any file is made.
+It runs before anything heavy is imported and before any file is written.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 from pydantic import ConfigDict, ValidationError
 
 from handgrad.config.errors import BadInput
 from handgrad.config.refusals import accepted_keys, explain, unknown_key
-from handgrad.config.schema import BY_TARGET, FIXED, OPEN, Main, Node
+from handgrad.config.schema import BY_TARGET, FIXED, OPEN, Main, Node, TaskOfCheckpoint
 
-LBFGS = "torch.optim.LBFGS"
-UNSCALED = {  # rules that no loss scale on dz2 serves
+_LBFGS = "torch.optim.LBFGS"
+_UNSCALED = {  # rules for which scaling dz2 does not scale the gradient
     "handgrad.rules.flat_spot": "backward=flat_spot adds an unscaled offset in dz2",
-    "handgrad.rules.custom": "backward=custom need not take its dz2 from the cost",
+    "handgrad.rules.custom": "backward=custom need not compute dz2 from the cost",
 }
-PLAIN = {  # what the contenders of task=benchmark have in common
+_PLAIN = {  # what the contenders of task=benchmark have in common
     "cost": "cross_entropy",
     "optimizer._target_": "handgrad.training.optimizers.GradientDescent",
     "optimizer.weight_decay": 0.0,
@@ -43,13 +44,14 @@ def validate(config: dict[str, Any]) -> None:
     check(Main, {name: value for name, value in config.items() if name not in groups}, "")
     for name, node in groups.items():
         if not isinstance(node, dict):
-            raise BadInput(f"{name}={node}: is a group of keys; see --help for its choices")
+            raise BadInput(f"{name}={node}: must be a group of keys; see --help for its choices")
         check(schema_of(name, node), node, f"{name}.")
-    check_combinations(config)
+    for conflict in _conflicts(config):
+        raise BadInput(conflict)
 
 
 def schema_of(group: str, node: dict[str, Any]) -> type[Node]:
-    """Return the keys of a node; of the user's own class, only the common keys are known."""
+    """Return the schema of a node. Of a user's own class, only the common keys are known."""
     if group in FIXED:
         return FIXED[group]
     target = node.get("_target_")
@@ -67,98 +69,100 @@ def check(schema: type[Node], node: dict[str, Any], prefix: str) -> None:
         raise BadInput(explain(error, prefix)) from None
 
 
-def check_combinations(config: dict[str, Any]) -> None:
-    """Refuse values that are right by themselves and wrong together.
+def _conflicts(config: dict[str, Any]) -> Iterator[str]:
+    """Yield one line on each set of values that are right by themselves and wrong together."""
+    yield from _training_conflicts(config)
+    yield from _device_conflicts(**config["trainer"])
+    yield from _precision_conflicts(config)
+    task = config["task"]
+    if task in get_args(TaskOfCheckpoint) and not config["ckpt_path"]:
+        yield f"task={task} requires ckpt_path: a checkpoint or a run's folder"
+    if config["check"]["precision"] and task != "check":
+        yield "check.precision=all is a separate report: it requires task=check"
+    if task == "benchmark":
+        yield from _benchmark_conflicts(config)
+    yield from _replay_conflicts(config["replay"], wanted=task == "replay")
+    yield from _tune_conflicts(config["tune"], wanted=task == "tune")
+    if task == "compare" and not config["compare"]["runs"]:
+        yield "task=compare requires folders of runs: 'compare.runs=[logs/A,logs/B]'"
 
-    Raises:
-        BadInput: one line that names both.
-    """
+
+def _training_conflicts(config: dict[str, Any]) -> Iterator[str]:
+    """Yield conflicts between the length of training, its optimizer, its schedule and its data."""
     trainer, scheduler, data = config["trainer"], config["scheduler"], config["data"]
     if trainer["max_epochs"] == -1 and trainer["max_steps"] == -1 and not trainer["max_time"]:
-        raise BadInput("trainer.max_epochs=-1 needs trainer.max_steps or trainer.max_time as well")
-    if trainer["accelerator"] == "mps" and trainer["devices"] not in (1, [0], "auto"):
-        raise BadInput("trainer.accelerator=mps has one device: trainer.devices=1")
-    check_device_list(trainer["devices"], trainer["accelerator"])
+        yield "trainer.max_epochs=-1 requires trainer.max_steps or trainer.max_time as well"
     if config["optimizer"].get("nesterov") and not config["optimizer"].get("momentum"):
-        raise BadInput("optimizer.nesterov=true needs optimizer.momentum above 0")
-    if scheduler["interval"] == "validation" and not scheduler["monitor"]:
-        raise BadInput("scheduler.interval=validation needs scheduler.monitor")
-    unvalidated = data["validation"] == 0 or trainer["limit_val_batches"] == 0
-    if unvalidated and scheduler["interval"] == "validation":
-        raise BadInput(
-            "scheduler.interval=validation needs a validation: data.validation above 0 and "
-            "trainer.limit_val_batches not 0"
-        )
-    if (data["validation"] or 0) + (data["test"] or 0) >= 1:
-        raise BadInput(
-            f"data.validation={data['validation']} and data.test={data['test']} leave nothing "
-            "to train on"
-        )
-    check_exactness(config)
-    if config["task"] in ("test", "predict", "export", "examples") and not config["ckpt_path"]:
-        raise BadInput(f"task={config['task']} needs ckpt_path: a checkpoint or a run's folder")
-    if config["check"]["precision"] and config["task"] != "check":
-        raise BadInput("check.precision=all is a report of its own: it needs task=check")
-    if config["task"] == "benchmark":
-        check_plain(config)
-    check_replay(config["replay"], wanted=config["task"] == "replay")
-    check_tune(config["tune"], wanted=config["task"] == "tune")
-    if config["task"] == "compare" and not config["compare"]["runs"]:
-        raise BadInput("task=compare needs folders of runs: 'compare.runs=[logs/A,logs/B]'")
-
-
-def check_tune(tune: dict[str, Any], *, wanted: bool) -> None:
-    """Refuse a search of nothing, of keys that there are not, or between no bounds.
-
-    Raises:
-        BadInput: one line that names the key.
-    """
-    if wanted and not tune["space"]:
-        raise BadInput(
-            "task=tune needs what is searched: 'tune.space={optimizer.lr: {low: 0.01, high: 10, "
-            "log: true}, model.hidden: {choices: [10, 30]}}'"
-        )
-    for key, node in (tune["space"] or {}).items():
-        if key not in accepted_keys():
-            raise BadInput(f"tune.space: {unknown_key(key)}")
-        given = {name: value for name, value in node.items() if value not in (None, False)}
-        if "choices" in given:
-            right = len(given) == 1
-        else:
-            right = "low" in node and "high" in node and node["low"] < node["high"]
-            right = right and not (given.get("log") and (node["low"] <= 0 or "step" in given))
-        if not right:
-            raise BadInput(
-                f"tune.space.{key}={node}: needs low below high, with step or log (then low above "
-                "0), or choices alone"
+        yield "optimizer.nesterov=true requires optimizer.momentum above 0"
+    if scheduler["interval"] == "validation":
+        if not scheduler["monitor"]:
+            yield "scheduler.interval=validation requires scheduler.monitor"
+        if data["validation"] == 0 or trainer["limit_val_batches"] == 0:
+            yield (
+                "scheduler.interval=validation requires validation data: data.validation above 0 "
+                "and trainer.limit_val_batches other than 0"
             )
+    if (data["validation"] or 0) + (data["test"] or 0) >= 1:
+        yield (
+            f"data.validation={data['validation']} and data.test={data['test']} leave no training "
+            "data: their sum must be below 1"
+        )
 
 
-def check_device_list(devices: int | str | list[int], accelerator: str) -> None:
-    """Refuse a list of devices that names one twice, or processors, which have no numbers.
-
-    Raises:
-        BadInput: one line that names the key.
-    """
+def _device_conflicts(
+    *, devices: int | str | list[int], accelerator: str, **_: Any
+) -> Iterator[str]:
+    """Yield conflicts of the devices: processors have no numbers, and mps has one device."""
+    if accelerator == "mps" and devices not in (1, [0], "auto"):
+        yield "trainer.accelerator=mps has one device: use trainer.devices=1"
     if not isinstance(devices, list):
         return
     if accelerator == "cpu":
-        raise BadInput(
-            f"trainer.devices={devices}: a list chooses GPUs; on trainer.accelerator=cpu give how "
-            "many processes"
+        yield (
+            f"trainer.devices={devices}: a list selects GPUs; with trainer.accelerator=cpu, give "
+            "the number of processes"
         )
     if len(set(devices)) < len(devices):
-        raise BadInput(f"trainer.devices={devices}: each device once")
+        yield f"trainer.devices={devices}: names a device twice"
 
 
-def check_replay(replay: dict[str, Any], *, wanted: bool) -> None:
-    """Refuse figures of runs that there are none of, and a replay of nothing.
+def _precision_conflicts(config: dict[str, Any]) -> Iterator[str]:
+    """Yield what does not work with a loss scale, or with sums in a fixed order."""
+    trainer, optimizer = config["trainer"], config["optimizer"]["_target_"]
+    if config["reproducible"] == "bitwise" and optimizer == _LBFGS:
+        yield (
+            "optimizer=lbfgs does not work with reproducible=bitwise: its line search reads the "
+            "cost, whose terms are added in no fixed order"
+        )
+    if trainer["precision"] != "16-mixed":
+        return
+    if trainer["accelerator"] in ("cpu", "mps"):
+        yield (
+            "trainer.precision=16-mixed requires a GPU: trainer=gpu or ddp; with "
+            f"trainer.accelerator={trainer['accelerator']}, use bf16-mixed, bf16-true or 32-true"
+        )
+    no_loss_scale = "does not work with the loss scale of trainer.precision=16-mixed"
+    if optimizer == _LBFGS:
+        yield f"optimizer=lbfgs {no_loss_scale}, which changes during its line search"
+    if why := _UNSCALED.get(config["backward"]["_target_"]):
+        yield f"{why}: it {no_loss_scale}"
+    if config["model"]["compile"]:
+        yield f"model.compile=true {no_loss_scale}, which changes during training"
 
-    Raises:
-        BadInput: one line that names the key.
-    """
+
+def _benchmark_conflicts(config: dict[str, Any]) -> Iterator[str]:
+    """Yield the settings that the programs compared with ours do not have."""
+    for key, plain in _PLAIN.items():
+        group, _, name = key.rpartition(".")
+        value = (config[group] if group else config).get(name, plain)
+        if value != plain:
+            yield f"{key}={value}: task=benchmark compares plain gradient descent ({key}={plain})"
+
+
+def _replay_conflicts(replay: dict[str, Any], *, wanted: bool) -> Iterator[str]:
+    """Yield what is missing from a replay, and published figures of runs that do not exist."""
     if wanted and not replay["figures"]:
-        raise BadInput("task=replay needs an experiment with published figures: experiment=...")
+        yield "task=replay requires an experiment with published figures: experiment=..."
     names = [run["name"] for run in replay["runs"]]
     named = [(key, figure) for figure in replay["figures"] for key in ("run", "minus")]
     named += [("run", curve) for curve in replay["published_curves"]]
@@ -166,46 +170,29 @@ def check_replay(replay: dict[str, Any], *, wanted: bool) -> None:
         name = node.get(key)
         if name not in names and (name is not None or (key == "run" and names)):
             accepted = ", ".join(names) or "null"
-            raise BadInput(f"replay: {key}={name} is none of replay.runs; accepted: {accepted}")
+            yield f"replay: {key}={name} is not one of replay.runs; accepted: {accepted}"
     if len(set(names)) < len(names):
-        raise BadInput(f"replay.runs={names}: every run needs a name of its own")
+        yield f"replay.runs={names}: each run requires a unique name"
 
 
-def check_exactness(config: dict[str, Any]) -> None:
-    """Refuse what a loss scale, or a sum in a fixed order, cannot serve.
-
-    Raises:
-        BadInput: one line that names both keys.
-    """
-    trainer, optimizer = config["trainer"], config["optimizer"]["_target_"]
-    if config["reproducible"] == "bitwise" and optimizer == LBFGS:
-        raise BadInput(
-            "optimizer=lbfgs: its line search reads the cost, a sum without order; not with "
-            "reproducible=bitwise"
+def _tune_conflicts(tune: dict[str, Any], *, wanted: bool) -> Iterator[str]:
+    """Yield what is missing from a search, keys that do not exist, and bounds that do not fit."""
+    if wanted and not tune["space"]:
+        yield (
+            "task=tune requires a search space: 'tune.space={optimizer.lr: {low: 0.01, high: 10, "
+            "log: true}, model.hidden: {choices: [10, 30]}}'"
         )
-    if trainer["precision"] != "16-mixed":
-        return
-    if trainer["accelerator"] in ("cpu", "mps"):
-        raise BadInput(
-            "trainer.precision=16-mixed needs a GPU: trainer=gpu or ddp; on "
-            f"trainer.accelerator={trainer['accelerator']} use bf16-mixed, bf16-true or 32-true"
-        )
-    if optimizer == LBFGS:
-        raise BadInput("optimizer=lbfgs: no loss scale can follow its line search; not 16-mixed")
-    if why := UNSCALED.get(config["backward"]["_target_"]):
-        raise BadInput(f"{why}; not with trainer.precision=16-mixed")
-    if config["model"]["compile"]:
-        raise BadInput("model.compile=true: the loss scale changes while it trains; not 16-mixed")
-
-
-def check_plain(config: dict[str, Any]) -> None:
-    """Refuse what only we can do where ours is compared with others.
-
-    Raises:
-        BadInput: one line that names the key.
-    """
-    for key, plain in PLAIN.items():
-        group, _, name = key.rpartition(".")
-        value = (config[group] if group else config).get(name, plain)
-        if value != plain:
-            raise BadInput(f"{key}={value}: task=benchmark compares plain descent ({key}={plain})")
+    for key, node in (tune["space"] or {}).items():
+        if key not in accepted_keys():
+            yield f"tune.space: {unknown_key(key)}"
+        given = {name: value for name, value in node.items() if value not in (None, False)}
+        if "choices" in given:
+            right = len(given) == 1
+        else:
+            right = "low" in node and "high" in node and node["low"] < node["high"]
+            right = right and not (given.get("log") and (node["low"] <= 0 or "step" in given))
+        if not right:
+            yield (
+                f"tune.space.{key}={node}: requires low below high, with step, or with log and "
+                "low above 0; or choices alone"
+            )
