@@ -21,7 +21,7 @@ REPLACED = {  # flags of Lightning's Trainer, and the key to use instead
     "sync_batchnorm": "nothing: the network has no batch normalisation",
     "detect_anomaly": "task=check: training runs without autograd",
     "reload_dataloaders_every_n_epochs": "nothing: the examples are shuffled again in every pass",
-    "strategy": "trainer.devices: above 1, several processes train with equal weights",
+    "strategy": "trainer.devices, above 1 for several processes with equal weights",
     "plugins": "trainer.precision or trainer.accelerator",
     "barebones": "logger=none trainer.enable_progress_bar=false",
     "enable_autolog_hparams": "logger=none",
