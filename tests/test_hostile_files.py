@@ -112,7 +112,7 @@ def test_data_of_ones_own_class_are_named_on_the_command_line(
     config = {**was, "ckpt_path": str(path)}
     with pytest.raises(BadInput, match="name the data for this run"):
         build.restore(config, [], tmp_path)
-    assert len(build.restore(config, ["data=iris"], tmp_path).data.read().examples) == 150
+    assert len(build.restore(config, ["data=iris"], tmp_path).data.examples) == 150
 
 
 def changed(checkpoint: dict[str, Any], *path: str, value: Any) -> dict[str, Any]:

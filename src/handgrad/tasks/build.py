@@ -319,36 +319,29 @@ def _pictures(
 
 
 class Restored(NamedTuple):
-    """Holds a trained network with the data to apply it to."""
+    """Holds a trained network with the data to apply it to, which are read."""
 
     network: TwoLayerNetwork
     data: ExampleData
     config: dict[str, Any]  # of this run, with the training's seed, and its data unless named
     own_file: bool  # whether the data are a file named for this run, of which every row counts
 
-    def read(self, *, target_required: bool = True) -> None:
-        """Read the data: split as in training, or every row of a file named for this run.
 
-        Raises:
-            BadInput: if they cannot be read, or do not fit the network.
-        """
-        with bad_input():
-            if self.own_file:
-                self.data.read_unsplit(target_required=target_required)
-            else:
-                self.data.read()
-
-
-def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Restored:
+def restore(
+    config: dict[str, Any], overrides: list[str], folder: Path, *, target_required: bool = True
+) -> Restored:
     """Return the network of `ckpt_path`, and the data of its training or those named for this run.
+
+    The data are split as in training, but every row of a file named for this run counts.
 
     Args:
         config: of this run.
         overrides: given for this run; `data=` among them replaces what training used.
         folder: of this run.
+        target_required: of a file named for this run.
 
     Raises:
-        BadInput: if the checkpoint cannot be read.
+        BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
     path, checkpoint, _ = loading.find(config["ckpt_path"], folder, prefer="best")
     own = any(override.startswith(("data=", "experiment=")) for override in overrides)
@@ -356,4 +349,7 @@ def restore(config: dict[str, Any], overrides: list[str], folder: Path) -> Resto
     config = {**config, "data": node, "seed": checkpoint["hyper_parameters"]["seed"]}
     examples = data(config)
     examples.load_state_dict(checkpoint["ExampleData"])
-    return Restored(loading.network(checkpoint), examples, config, own_file=own and "path" in node)
+    own_file = own and "path" in node
+    with bad_input():
+        examples.read_unsplit(target_required=target_required) if own_file else examples.read()
+    return Restored(loading.network(checkpoint), examples, config, own_file)

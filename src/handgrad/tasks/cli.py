@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
@@ -210,7 +209,13 @@ def _one_line(error: Exception) -> str:
 
 
 def _run_job(config: DictConfig) -> int:
-    """Run one job in its folder, and return its exit code."""
+    """Run one job in its folder, on as many devices as it asks for, and return its exit code.
+
+    The gate has validated a single run. Of a sweep it has seen every value, but not every
+    combination of them, so a job of a sweep is validated here.
+    """
+    from handgrad.config.validate import validate
+    from handgrad.devices import launch
     from handgrad.tasks.sweep import job
 
     hydra_config = HydraConfig.get()
@@ -218,38 +223,21 @@ def _run_job(config: DictConfig) -> int:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
         with job.kept(folder) if in_sweep else nullcontext():
-            _start(config, hydra_config, folder, in_sweep=in_sweep)
+            values = plain(config)
+            if in_sweep or "gate" not in (hydra_config.callbacks or ()):
+                validate(values)
+            wanted = launch.Job(run_task, values, list(hydra_config.overrides.task), folder)
+            if in_sweep:
+                side_by_side = hydra_config.launcher._target_ != ONE_AFTER_THE_OTHER
+                job.run(wanted, side_by_side=side_by_side)
+            else:
+                launch.run(wanted, parallel_launcher=False)
     except (BadInput, OmegaConfBaseException) as error:
         return _refuse(error)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _start(config: DictConfig, hydra_config: HydraConf, folder: Path, *, in_sweep: bool) -> None:
-    """Start a job, on as many devices as it asks for.
-
-    The gate has validated a single run. Of a sweep it has seen every value, but not every
-    combination of them, so a job of a sweep is validated here.
-
-    Raises:
-        BadInput: if its configuration is wrong, or the task finds its input wrong.
-        Failed: if the task fails.
-    """
-    from handgrad.config.validate import validate
-    from handgrad.devices import launch
-    from handgrad.tasks.sweep import job
-
-    values = plain(config)
-    if in_sweep or "gate" not in (hydra_config.callbacks or ()):
-        validate(values)
-    wanted = launch.Job(run_task, values, list(hydra_config.overrides.task), folder)
-    if in_sweep:
-        side_by_side = hydra_config.launcher._target_ != ONE_AFTER_THE_OTHER
-        job.run(wanted, side_by_side=side_by_side)
-    else:
-        launch.run(wanted, parallel_launcher=False)
 
 
 def run_task(config: dict[str, Any], overrides: list[str], folder: Path) -> None:

@@ -29,17 +29,13 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     if len(runs) < 2:
         raise BadInput("compare.runs: needs at least two runs, or a sweep's folder")
     keys = _differences(runs)
-    texts = {each.name: [str(each.config.get(key, "")) for key in keys] for each in runs}
-    rows = [
-        Row(
-            each.name,
-            dict(zip(keys, texts[each.name], strict=True)),
-            Outcome("done" if each.figures else "unfinished"),
-            each.figures,
-        )
-        for each in runs
-    ]
-    head, lines = ["what differs", *texts], list(zip(keys, *texts.values(), strict=True))
+    rows = []
+    for each in runs:
+        settings = {key: str(each.config.get(key, "")) for key in keys}
+        outcome = Outcome("done" if each.figures else "unfinished")
+        rows.append(Row(each.name, settings, outcome, each.figures))
+    head = ["what differs", *(row.name for row in rows)]
+    lines = [(key, *(row.settings[key] for row in rows)) for key in keys]
     Console().print(summary.table(head, lines or [("nothing", *[""] * len(runs))], ""))
     metric = config["callbacks"]["checkpoint"]["monitor"]
     ordered = summary.show(rows, metric, folder, shared(runs), markdown_table(head, lines))
@@ -121,18 +117,14 @@ def shared(runs: Sequence[PastRun]) -> list[str]:
     ]
     weights = [key for key in differ if key in OF_WEIGHTS or key in ("data", "seed")]
     told = {"batches in the same order": batches, "initial weights": weights}
-    return [_same_or_not(runs, what, keys) for what, keys in told.items()]
-
-
-def _same_or_not(runs: Sequence[PastRun], what: str, differ: Sequence[str]) -> str:
-    """Return one line that says that the runs had the same, or why not."""
-    if not differ:
-        return f"The same {what}."
-    values = {
-        key: dict.fromkeys(str(run.config.get(key, "not set")) for run in runs) for key in differ
-    }
-    causes = "; ".join(f"{key} is {', '.join(each)}" for key, each in values.items())
-    return f"Not the same {what}: {causes}."
+    lines = []
+    for what, keys in told.items():
+        causes = []
+        for key in keys:
+            values = dict.fromkeys(str(run.config.get(key, "not set")) for run in runs)
+            causes.append(f"{key} is {', '.join(values)}")
+        lines.append(f"Not the same {what}: {'; '.join(causes)}." if keys else f"The same {what}.")
+    return lines
 
 
 def curves(folder: Path) -> picture.Curves:

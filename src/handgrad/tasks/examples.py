@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
 
 from handgrad.backprop import backward, forward
 from handgrad.data.module import ExampleData
@@ -24,7 +23,6 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
     trained = build.restore(config, overrides, folder)
-    trained.read()
     data = trained.data
     data.setup("test")
     network = trained.network.to(data.dtype)
@@ -34,9 +32,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         table["part"] = "file"
     path = folder / "examples.csv"
     table.to_csv(path, index=False)
-    Console().print(
-        f"{len(table)} examples, the largest gradients first, are in {path}", soft_wrap=True
-    )
+    print(f"{len(table)} examples, the largest gradients first, are in {path}")
 
 
 def _listed(network: TwoLayerNetwork, data: ExampleData, split: str) -> pd.DataFrame:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from handgrad.config.errors import BadInput, Failed
@@ -41,9 +40,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     _write_onnx(_sequential(_state(network)), inputs, path)
     (outputs,) = onnxruntime.InferenceSession(path).run(None, {"inputs": inputs.numpy()})
     _compare(path.name, expected, torch.from_numpy(outputs))
-    Console().print(
-        f"model.onnx and sequential.pt are in {folder}; both match the network", soft_wrap=True
-    )
+    print(f"model.onnx and sequential.pt are in {folder}; both match the network")
 
 
 def _state(network: TwoLayerNetwork) -> dict[str, Tensor]:

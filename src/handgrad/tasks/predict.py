@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
 
 from handgrad.data.examples import Examples
 from handgrad.runs.tables import safe
@@ -19,8 +18,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     Raises:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
-    trained = build.restore(config, overrides, folder)
-    trained.read(target_required=False)
+    trained = build.restore(config, overrides, folder, target_required=False)
     trainer = build.trainer({**trained.config, "logger": {}}, folder, extra=[])
     answers = trainer.predict(trained.network, datamodule=trained.data)
     table = tabulate(
@@ -30,7 +28,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     )
     path = folder / "predictions.csv"
     table.to_csv(path, index=False)
-    Console().print(f"{len(table)} predictions are in {path}", soft_wrap=True)
+    print(f"{len(table)} predictions are in {path}")
 
 
 def tabulate(answers: np.ndarray, examples: Examples, rows: np.ndarray) -> pd.DataFrame:
@@ -41,17 +39,15 @@ def tabulate(answers: np.ndarray, examples: Examples, rows: np.ndarray) -> pd.Da
         examples: the whole data.
         rows: the examples that the answers belong to, (m,).
     """
-    names = np.array(examples.class_names)
+    names = np.array([safe(name) for name in examples.class_names])
     if examples.n_outputs == 1 and not examples.multi_label:
         answers = np.hstack([1 - answers, answers])
-    table = pd.DataFrame({"row": rows})
-    for name, column in zip(examples.class_names, answers.T, strict=True):
-        table[f"probability_{safe(name)}"] = column
+    table = pd.DataFrame(answers, columns=[f"probability_{name}" for name in names])
+    table.insert(0, "row", rows)
     if examples.multi_label:
-        for name, column in zip(examples.class_names, answers.T, strict=True):
-            table[f"prediction_{safe(name)}"] = (column > 0.5).astype(int)
+        table[[f"prediction_{name}" for name in names]] = (answers > 0.5).astype(int)
     else:
-        table["prediction"] = [safe(name) for name in names[answers.argmax(axis=1)]]
+        table["prediction"] = names[answers.argmax(axis=1)]
         if examples.target is not None:
-            table["label"] = [safe(name) for name in names[examples.target[rows]]]
+            table["label"] = names[examples.target[rows]]
     return table

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from handgrad.runs.folder import write_json
 from handgrad.tasks import build
 
@@ -16,14 +14,10 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
     """
     trained = build.restore(config, overrides, folder)
-    trained.read()
     trainer = build.trainer(trained.config, folder, extra=[])
     trainer.test(trained.network, datamodule=trained.data, verbose=False)
     if trainer.is_global_zero:
         metrics = trained.network.published
         write_json(folder / "metrics.json", {**metrics, "run/devices": trainer.world_size})
-        examples = len(trained.data.splits["test"])
-        Console().print(
-            f"{examples} examples: accuracy {metrics['accuracy/test']:.2%}, "
-            f"cost {metrics['cost/test']:.4f}"
-        )
+        accuracy, cost = f"{metrics['accuracy/test']:.2%}", f"{metrics['cost/test']:.4f}"
+        print(f"{len(trained.data.splits['test'])} examples: accuracy {accuracy}, cost {cost}")

@@ -89,7 +89,11 @@ def fit_and_test(
     except RuntimeError as error:
         if OVERFLOW not in str(error):
             raise
-        raise Failed(_too_fast(trainer)) from error
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        raise Failed(  # no weight can be multiplied with the factor of this step
+            f"after update {trainer.global_step}: with a learning rate of {rate:g}, a step has a "
+            "factor that the weights' number format cannot hold; see optimizer and scheduler"
+        ) from error
     seconds = time.perf_counter() - start
     updates = trainer.global_step
     if len(data.splits["test"]):
@@ -102,16 +106,6 @@ def fit_and_test(
         logger.log_metrics(ran, step=updates)
         logger.save()
     return {**dict(sorted(network.published.items())), **ran}
-
-
-def _too_fast(trainer: L.Trainer) -> str:
-    """Return one line about a step whose factor no weight can be multiplied with."""
-    rate = trainer.optimizers[0].param_groups[0]["lr"]
-    after = trainer.global_step
-    return (
-        f"after update {after}: with a learning rate of {rate:g}, a step has a factor that the "
-        "weights' number format cannot hold; see optimizer and scheduler"
-    )
 
 
 def _explained(

@@ -18,7 +18,6 @@ import hydra
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 from typing_extensions import override
 
 from handgrad.config.compose import every_value, plain
@@ -51,7 +50,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if a bound is refused, the folder contains another search, or the data are wrong.
         Failed: if no trial has the figure.
     """
-    tune, console = config["tune"], Console()
+    tune = config["tune"]
     metric = tune["monitor"] or config["callbacks"]["checkpoint"]["monitor"]
     given = [each for each in overrides if not each.startswith(("tune.", "tune=", "task="))]
     search = _Search(given, tune["space"], metric, folder)
@@ -62,9 +61,12 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         chosen = {key: _suggest(trial, key, node) for key, node in search.space.items()}
         search.attempt(trial.number, chosen, Pruning(trial, metric))
         row = search.row(trial.number, chosen)
-        _tell(study, trial, row.outcome, row.value(metric))
-        line = f"{row.name}: {spelt(row.figures.get(metric), metric)} {row.outcome}"
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        if row.outcome.how == "done" and not math.isnan(row.value(metric)):
+            study.tell(trial, row.value(metric))
+        else:  # the study counts a failed trial and passes it over
+            pruned = row.outcome.how == "pruned"
+            study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+        print(f"{row.name}: {spelt(row.figures.get(metric), metric)} {row.outcome}", flush=True)
     search.finish([search.row(trial.number, trial.params) for trial in study.trials])
 
 
@@ -136,8 +138,7 @@ class _Search(NamedTuple):
             raise Failed(f"no trial has {self.metric}; see results.md in {self.folder}")
         point_to(self.folder / best.name)
         own = [f"{key}={text}" for key, text in best.settings.items()]
-        line = shlex.join(["python", "train.py", *self.given, *own])
-        Console().print(f"The best: {line}", soft_wrap=True, markup=False, highlight=False)
+        print(f"The best: {shlex.join(['python', 'train.py', *self.given, *own])}")
 
 
 def _typed(value: Any) -> str:
@@ -215,15 +216,6 @@ def _suggest(trial: Trial, key: str, node: dict[str, Any]) -> Any:
     if all(isinstance(each, int) for each in (low, high, step or 1)):
         return trial.suggest_int(key, low, high, step=step or 1, log=log)
     return trial.suggest_float(key, low, high, step=step, log=log)
-
-
-def _tell(study: Study, trial: Trial, ended: Outcome, figure: float) -> None:
-    """Tell the study how a trial ended, where a failed one is counted and passed over."""
-    if ended.how == "done" and not math.isnan(figure):
-        study.tell(trial, figure)
-    else:
-        pruned = ended.how == "pruned"
-        study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
 
 class Pruning(Callback):

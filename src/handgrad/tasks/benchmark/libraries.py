@@ -36,10 +36,10 @@ class _PlannedBatches(Sampler[list[int]]):
         """Yield the batches of the next epoch."""
         plan, size = self.work.plan, self.work.shape.batch_size
         for _ in range(plan.passes):
-            order = plan.order(self.done // plan.updates_per_pass).tolist()
-            for first in range(0, len(order), size):
+            order = plan.order(self.done // plan.updates_per_pass)
+            for rows in order.reshape(-1, size).tolist():
                 self.done += 1
-                yield order[first : first + size]
+                yield rows
 
 
 class _AutomaticModule(L.LightningModule):
@@ -119,7 +119,9 @@ class ScikitLearn(Contender):
                 for order in work.orders(updates):
                     network.partial_fit(inputs[order], targets[order])
         seconds = time.perf_counter() - start
-        return Timing(seconds, self.weights(network))
+        (first, second), (b1, b2) = network.coefs_, network.intercepts_  # in the other orientation
+        arrays = (first.T, b1, second.T, b2)
+        return Timing(seconds, Parameters(*(torch.from_numpy(array) for array in arrays)))
 
     def untrained(self, inputs: np.ndarray, targets: np.ndarray, updates: int) -> MLPClassifier:
         """Return the classifier with the shared first parameters in place of its own."""
@@ -146,11 +148,6 @@ class ScikitLearn(Contender):
         for array, ours in zip(arrays, (W1.T, W2.T, b1, b2), strict=True):
             array[...] = ours
         return network
-
-    def weights(self, network: MLPClassifier) -> Parameters:
-        """Return the parameters of the classifier in this project's orientation."""
-        (first, second), (b1, b2) = network.coefs_, network.intercepts_
-        return Parameters(*(torch.from_numpy(array) for array in (first.T, b1, second.T, b2)))
 
 
 class Jax(Contender):

@@ -53,11 +53,10 @@ class Measured(NamedTuple):
 
     def ratio_to(self, contender: str, measured: "list[Measured]") -> float | None:
         """Return the ratio of medians to a contender in the same part and row, or None."""
-        for other in measured:
-            same = (other.part, other.row, other.contender) == (self.part, self.row, contender)
-            if same and self.values and other.median > 0:
-                return self.median / other.median
-        return None
+        wanted = (self.part, self.row, contender)
+        same = (each.median for each in measured if each[:3] == wanted and each.median > 0)
+        base = next(same, None)
+        return self.median / base if self.values and base else None
 
 
 class Contest(ExitStack):
@@ -155,18 +154,14 @@ class Entry:
     def _fitting(self, seconds: float) -> int:
         """Return the largest power of two of updates that takes `seconds` at most, from 4 on."""
         self.worker.ask("run", 2)  # triggers late compilation
-        updates, first, took = 1, self._seconds(1), 0.0
+        updates, first, took = 1, self.worker.ask("run", 1)[0], 0.0
         while took < max(seconds, first) and updates < LONGEST:
             before, updates = took, updates * GROWTH
-            took = self._seconds(updates) - first
+            took = self.worker.ask("run", updates)[0] - first
             if took > seconds / 4 and 0 < 2 * before < took:  # start-up no longer matters
                 break
         wanted = seconds * (updates - 1) / max(took, 1e-9)
         return min(LONGEST, max(SHORTER, 2 ** int(np.log2(max(wanted, 1)))))
-
-    def _seconds(self, updates: int) -> float:
-        """Return how long a run takes, start-up included."""
-        return self.worker.ask("run", updates)[0]
 
     def repeat(self) -> None:
         """Time one short and one long run, whose difference is free of start-up."""

@@ -42,7 +42,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
                 console.print(report.table(found, measured), markup=False, soft_wrap=True)
     path = folder / "benchmark.png"
     publish(report.draw(measured), "benchmark/update", build.loggers(config, folder), path)
-    console.print(f"Everything is in {folder}", soft_wrap=True)
+    print(f"Everything is in {folder}")
 
 
 def _measurements(settings: dict[str, Any], contest: Contest) -> Iterator[list[Measured]]:

@@ -30,7 +30,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         BadInput: if a run's configuration or data are wrong.
         Failed: if a run fails.
     """
-    replay, console = config["replay"], Console()
+    replay = config["replay"]
     name = HydraConfig.get().runtime.choices["experiment"] or "replay"
     planned = runs.plan(config, overrides, folder)
     write_run(folder, config)
@@ -49,5 +49,5 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text("replay/results", page)
             logger.experiment.flush()
-    console.print(report.table(name, rows))
-    console.print(f"Everything is in {folder}", soft_wrap=True)
+    Console().print(report.table(name, rows))
+    print(f"Everything is in {folder}")

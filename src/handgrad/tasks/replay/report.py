@@ -19,6 +19,7 @@ from handgrad.tasks.replay.verdict import Comparison, in_percent
 COLUMNS = ("run", "figure", "published", "accepted", "ours", "median of seeds (all)", "verdict")
 COLOURS = {"PASS": "[bold green]PASS[/]", "FAIL": "[bold red]FAIL[/]", "": "[dim]none[/]"}
 PHRASES = {"best_of_3": "best of {}", "mean": "mean of {}", "median": "median of {}"}
+SPREAD = ["median", "min", "max"]
 PUBLISHED = {"color": "black", "marker": "x", "linestyle": "none", "markersize": 6, "zorder": 5}
 
 
@@ -57,7 +58,7 @@ def write_csv(name: str, config: dict[str, Any], rows: list[Comparison], path: P
     lines: list[list[object]] = []
     for row in rows:
         run, statistic, _, accepted, *_ = _cells(row)
-        numbers = [row.figure.published, accepted, row.ours, row.median, row.least, row.most]
+        numbers = [row.figure.published, accepted, row.ours, *row.known.agg(SPREAD)]
         values = " ".join(f"{value:.10g}" for value in row.values)
         end = [row.verdict, values, config["replay"]["source"], *facts.values()]
         lines.append([name, run, statistic, *numbers, *end])
@@ -69,14 +70,14 @@ def _cells(row: Comparison) -> list[str]:
     figure, value = row.figure, row.figure.value
     several = min(3, len(row.values)) if figure.seeds == "best_of_3" else len(row.known)
     bounds = (("+-", figure.within), ("at least", figure.at_least), ("at most", figure.at_most))
-    median, least, most = (_spelt(each, value) for each in (row.median, row.least, row.most))
+    median, least, most = (_spelt(each, value) for each in row.known.agg(SPREAD))
     return [
         (figure.run or "") + (f" - {figure.minus}" if figure.minus else ""),
         f"{value}, {PHRASES[figure.seeds].format(several)}",
         _spelt(figure.published, value),
         ", ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None),
         _spelt(row.ours, value),
-        f"{median} ({least} to {most})" if row.known else "",
+        f"{median} ({least} to {most})" if len(row.known) else "",
     ]
 
 

@@ -23,7 +23,6 @@ class PlannedRun(NamedTuple):
     """Holds one training that a replay needs."""
 
     name: str
-    seed: int
     config: dict[str, Any]
     overrides: list[str]
     folder: Path
@@ -33,7 +32,6 @@ class TrainedRun(NamedTuple):
     """Holds the results of one run."""
 
     name: str
-    seed: int
     curve: pd.DataFrame  # curves.csv: one row for each epoch
     folder: Path
 
@@ -65,7 +63,7 @@ def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Pla
             validate(values)
             place = folder / "runs" / f"{named['name']}_seed{seed}"
             values["ckpt_path"] = loading.checkpoint_to_continue(place, values)
-            runs.append(PlannedRun(named["name"], seed, values, [*given, f"seed={seed}"], place))
+            runs.append(PlannedRun(named["name"], values, [*given, f"seed={seed}"], place))
     return runs
 
 
@@ -81,4 +79,4 @@ def _train_one(run: PlannedRun) -> TrainedRun:
     if not loading.is_done(run.folder):
         with contextlib.redirect_stdout(io.StringIO()):
             train.run(run.config, run.overrides, run.folder)
-    return TrainedRun(run.name, run.seed, pd.read_csv(run.folder / "curves.csv"), run.folder)
+    return TrainedRun(run.name, pd.read_csv(run.folder / "curves.csv"), run.folder)

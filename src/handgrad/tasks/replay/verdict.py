@@ -44,34 +44,19 @@ class Comparison(NamedTuple):
         return cls(figure, found)
 
     @property
-    def known(self) -> list[float]:
+    def known(self) -> pd.Series:
         """Return the values of the seeds that have one."""
-        return [value for value in self.values if not math.isnan(value)]
+        return pd.Series(self.values, dtype=float).dropna()
 
     @property
     def ours(self) -> float:
         """Return the source's statistic over our seeds, or NaN if none has a value."""
         if self.figure.seeds == "mean":
-            return statistics.fmean(self.known) if self.known else math.nan
+            return statistics.fmean(self.known) if len(self.known) else math.nan
         if self.figure.seeds == "median":
-            return self.median
-        first = [value for value in self.values[:FIRST] if not math.isnan(value)]
-        return (max if in_percent(self.figure.value) else min)(first, default=math.nan)
-
-    @property
-    def median(self) -> float:
-        """Return the median over all seeds that have a value, or NaN if none has one."""
-        return statistics.median(self.known) if self.known else math.nan
-
-    @property
-    def least(self) -> float:
-        """Return the least value of all seeds."""
-        return min(self.known, default=math.nan)
-
-    @property
-    def most(self) -> float:
-        """Return the largest value of all seeds."""
-        return max(self.known, default=math.nan)
+            return self.known.median()
+        first = pd.Series(self.values[:FIRST], dtype=float)
+        return first.max() if in_percent(self.figure.value) else first.min()
 
     @property
     def verdict(self) -> str:

@@ -68,18 +68,15 @@ def kept(folder: Path) -> Iterator[None]:
     except (BadInput, OmegaConfBaseException) as error:
         Outcome("refused", " ".join(str(error).split())).keep(folder)
         raise
-    except Failed as error:
-        Outcome("failed", _last_line(str(error))).keep(folder)
-        raise
     except Exception as error:
-        Outcome("failed", _last_line(f"{type(error).__name__}: {error}")).keep(folder)
+        known = isinstance(error, Failed)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        # The last line of a traceback says what happened.
+        Outcome("failed", next(reversed(text.strip().splitlines()), "")).keep(folder)
+        if known:
+            raise
         raise Failed(traceback.format_exc().rstrip()) from None
     Outcome("done").keep(folder)
-
-
-def _last_line(text: str) -> str:
-    """Return the line of a traceback that says what happened."""
-    return text.strip().splitlines()[-1] if text.strip() else ""
 
 
 def run(job: launch.Job, *, side_by_side: bool) -> None:

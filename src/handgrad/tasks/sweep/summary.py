@@ -73,8 +73,7 @@ def show(
         console.print(shown)
     why = {row.outcome.why: row.name for row in reversed(best_first) if row.outcome.why}
     reasons = [f"{name}: {each}" for each, name in reversed(why.items())]  # each once
-    for line in (*reasons, *notes, f"results.csv, results.md and results.png are in {folder}"):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    print(*reasons, *notes, f"results.csv, results.md and results.png are in {folder}", sep="\n")
     return best_first
 
 
@@ -93,7 +92,7 @@ def write_csv(rows: Sequence[Row], metric: str, path: Path) -> None:
 def _page(rows: Sequence[Row], metric: str, title: str, notes: Sequence[str]) -> str:
     """Return the whole result as Markdown."""
     figures = _columns(rows, metric)
-    lines = [[*_cells(row, figures), _ended(row, why=True)] for row in rows]
+    lines = [_cells(row, figures, str(row.outcome)) for row in rows]
     said = [
         f"# {title}",
         f"Ordered by {metric}, the best first.",
@@ -107,7 +106,7 @@ def _page(rows: Sequence[Row], metric: str, title: str, notes: Sequence[str]) ->
 def _tables(rows: Sequence[Row], metric: str, title: str) -> list[Table]:
     """Return the runs, and what they are over seeds, for the terminal."""
     figures = [name for name in _columns(rows, metric) if name in (metric, *SHOWN)]
-    lines = [[*_cells(row, figures), _ended(row)] for row in rows[:MOST_ROWS]]
+    lines = [_cells(row, figures, row.outcome.how) for row in rows[:MOST_ROWS]]
     made = [table(["run", *figures, "ended"], lines, title)]
     if len(rows) > MOST_ROWS:
         made[0].caption = f"and {len(rows) - MOST_ROWS} more"
@@ -122,16 +121,10 @@ def _columns(rows: Sequence[Row], metric: str) -> list[str]:
     return [name for name in dict.fromkeys((metric, *FIGURES)) if name in known]
 
 
-def _cells(row: Row, figures: Sequence[str]) -> list[str]:
-    """Return a run's name and figures."""
-    return [row.name, *(spelt(row.figures.get(name), name) for name in figures)]
-
-
-def _ended(row: Row, *, why: bool = False) -> str:
-    """Return how a run ended, or nothing where it ended well."""
-    if row.outcome.how == "done":
-        return ""
-    return str(row.outcome) if why else row.outcome.how
+def _cells(row: Row, figures: Sequence[str], ended: str) -> list[str]:
+    """Return a run's name, its figures, and how it ended, or nothing where it ended well."""
+    numbers = [spelt(row.figures.get(name), name) for name in figures]
+    return [row.name, *numbers, "" if row.outcome.how == "done" else ended]
 
 
 def _groups(rows: Sequence[Row], metric: str) -> list[list[str]]:
