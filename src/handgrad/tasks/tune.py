@@ -94,11 +94,10 @@ class _Search(NamedTuple):
         Raises:
             BadInput: one line that names the key.
         """
-        bounds = {
-            key: node.get("choices") or [node["low"], node["high"]]
-            for key, node in self.space.items()
-        }
-        lists = [f"{key}={','.join(map(_typed, values))}" for key, values in bounds.items()]
+        lists = []
+        for key, node in self.space.items():
+            values = node.get("choices") or [node["low"], node["high"]]
+            lists.append(f"{key}={','.join(map(_typed, values))}")
         for overrides in every_value([*self.given, *lists, "task=train"]):
             validate(plain(hydra.compose("config", overrides)))
 

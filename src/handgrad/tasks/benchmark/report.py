@@ -59,22 +59,19 @@ held at once in three updates on one batch."""
 
 def markdown(measured: list[Measured]) -> str:
     """Return the whole result as a page."""
-    lines = ["# Benchmark", "", "| machine | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in _machine().items()]
-    lines += ["", EXPLANATION, ""]
+    machine = [f"| {name} | {value} |" for name, value in _machine().items()]
+    said = ["# Benchmark", "\n".join(["| machine | |", "|---|---|", *machine]), EXPLANATION]
     updates = [each for each in measured if each.part == "update"]
-    ours = [each for each in updates if each.contender == OURS]
-    if ours:
-        lines += ["## At a glance", "", table(ours, measured), ""]
-        lines += ["![Time of an update of each contender](benchmark.png)", ""]
+    if ours := [each for each in updates if each.contender == OURS]:
+        said += ["## At a glance", table(ours, measured)]
+        said += ["![Time of an update of each contender](benchmark.png)"]
     for row in dict.fromkeys(each.row for each in updates):
-        lines += [f"## {row}: an update", ""]
-        lines += [table([each for each in updates if each.row == row], measured), ""]
+        found = [each for each in updates if each.row == row]
+        said += [f"## {row}: an update", table(found, measured)]
     for part, title in PARTS.items():
-        found = [each for each in measured if each.part == part]
-        if found:
-            lines += [f"## {title}", "", table(found, measured), ""]
-    return "\n".join(lines)
+        if found := [each for each in measured if each.part == part]:
+            said += [f"## {title}", table(found, measured)]
+    return "\n\n".join(said) + "\n"
 
 
 def _machine() -> dict[str, str]:

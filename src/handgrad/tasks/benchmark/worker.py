@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from handgrad.config.errors import Failed
 from handgrad.tasks.benchmark.workload import Shape
 
-HERE = "handgrad.tasks.benchmark"
 CONTENDERS = {  # by name: module and class, which only the contender's own process imports
     "trainer": ("whole", "AsUsersRunIt"),
     "bare": ("loops", "HandWritten"),
@@ -118,7 +117,7 @@ class Server:
         from handgrad.tasks.benchmark.workload import Workload
 
         module, name = CONTENDERS[self.name]
-        contender = getattr(importlib.import_module(f"{HERE}.{module}"), name)
+        contender = getattr(importlib.import_module(f"handgrad.tasks.benchmark.{module}"), name)
         self.contender = None  # frees the previous data first
         self.contender = contender(Workload(shape, path, self.config, contender.dtype))
 

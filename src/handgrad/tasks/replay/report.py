@@ -39,16 +39,14 @@ def markdown(
 ) -> str:
     """Return the whole result as a page, without the folders of this machine."""
     replay = config["replay"]
-    lines = [f"# {name}", "", f"Source: {replay['source']}", ""]
-    lines += [f"What differs: {replay['differs']}", ""] if replay["differs"] else []
-    lines += [
-        tables.markdown_table(COLUMNS, ([*_cells(row), row.verdict or "none"] for row in rows)),
-        "",
-    ]
+    said = [f"# {name}", f"Source: {replay['source']}"]
+    if replay["differs"]:
+        said.append(f"What differs: {replay['differs']}")
+    lines = [[*_cells(row), row.verdict or "none"] for row in rows]
     given = [each for each in overrides if not each.startswith(("data.root=", "data.download="))]
-    lines += [f"`python train.py {' '.join(given)}`", ""]
-    lines += [f"Made on {', '.join(made_on().values())}.", ""]
-    return "\n".join(lines)
+    said += [tables.markdown_table(COLUMNS, lines), f"`python train.py {' '.join(given)}`"]
+    said.append(f"Made on {', '.join(made_on().values())}.")
+    return "\n\n".join(said) + "\n"
 
 
 def write_csv(name: str, config: dict[str, Any], rows: list[Comparison], path: Path) -> None:

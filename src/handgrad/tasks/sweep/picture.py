@@ -1,6 +1,7 @@
 """Pictures of many runs: who is best, what each setting does to the metric, and their curves."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import matplotlib
@@ -35,11 +36,13 @@ def draw(rows: Sequence[Row], metric: str, title: str) -> Figure:
     size = (6.4 + 3.6 * len(keys), max(3.6, 1.6 + 0.28 * lines))
     figure = Figure(figsize=size, layout="constrained", dpi=110)
     axes = figure.subplots(1, 1 + len(keys), squeeze=False, width_ratios=[6, *[4] * len(keys)])[0]
-    if len(groups):
-        _draw_groups(axes[0], shown, groups.head(lines), metric)
-    else:
-        values = [[_in_unit(row.value(metric), metric)] for row in shown[:lines]]
-        _draw_lines(axes[0], [row.name for row in shown[:lines]], values)
+    values: dict[str, list[float]] = {}  # of each line
+    for row in shown:
+        name = row.besides_seed if len(groups) else row.name
+        values.setdefault(name, []).append(_in_unit(row.value(metric), metric))
+    names = list(groups.index if len(groups) else values)[:lines]
+    several = groups["runs"].head(lines).max() > 1
+    _draw_lines(axes[0], {name: values[name] for name in names}, median=bool(several))
     axes[0].set(xlabel=_label(metric))
     for axis, key in zip(axes[1:], keys, strict=True):
         _draw_setting(axis, shown, key, metric)
@@ -47,24 +50,16 @@ def draw(rows: Sequence[Row], metric: str, title: str) -> Figure:
     return figure
 
 
-def _draw_groups(axis: Axes, rows: Sequence[Row], groups: pd.DataFrame, metric: str) -> None:
-    """Draw the runs of each group over seeds on a line, and their median."""
-    values = [
-        [_in_unit(row.value(metric), metric) for row in rows if row.besides_seed == group]
-        for group in groups.index
-    ]
-    _draw_lines(axis, list(groups.index), values)
-    if groups["runs"].max() > 1:
-        medians = [_in_unit(each, metric) for each in reversed(groups["median"].tolist())]
+def _draw_lines(axis: Axes, values: dict[str, list[float]], *, median: bool) -> None:
+    """Draw the runs of each name on a line of its own, the first on top, and any median."""
+    lines = list(reversed(values.values()))
+    for place, numbers in enumerate(lines):
+        axis.plot(numbers, [place] * len(numbers), label=None if place else "a run", **DOT)
+    if median:
+        medians = [statistics.median(numbers) for numbers in lines]
         axis.plot(medians, range(len(medians)), ls="none", label="median", **MEDIAN)
         axis.legend(frameon=False, fontsize=8)
-
-
-def _draw_lines(axis: Axes, names: list[str], values: list[list[float]]) -> None:
-    """Draw values as dots, each list on a line of its own, the first on top."""
-    for place, numbers in enumerate(reversed(values)):
-        axis.plot(numbers, [place] * len(numbers), label=None if place else "a run", **DOT)
-    axis.set_yticks(range(len(names)), names[::-1], fontsize=8)
+    axis.set_yticks(range(len(values)), list(reversed(values)), fontsize=8)
     axis.margins(y=0.08)
     axis.grid(axis="x", alpha=0.25)
 
