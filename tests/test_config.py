@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import pytest
 from conftest import CONF, Train, composed
+from omegaconf import OmegaConf
 
 from handgrad.config import refusals, schema
 from handgrad.config.errors import BadInput
@@ -118,6 +119,13 @@ def test_keys_of_the_file_and_of_the_schema_are_the_same(group: str, choice: str
         if other[0] == group and schema is schema_of(group, choice_config(*other)[group]):
             found |= set(leaves(choice_config(*other)[group], f"{group}."))
     assert found == wanted
+
+
+@pytest.mark.parametrize("group", ["data", "optimizer"])
+def test_every_choice_has_the_keys_that_its_group_shares(group: str) -> None:
+    shared = OmegaConf.load(CONF / f"{group}.yaml").keys()
+    for choice in (choice for other, choice in CHOICES if other == group):
+        assert shared <= choice_config(group, choice)[group].keys(), choice
 
 
 @each_choice

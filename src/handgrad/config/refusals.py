@@ -1,10 +1,12 @@
 """Refusals: one clear line on a key that does not exist, or on a value that is not accepted."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from handgrad.config.schema import BY_TARGET, FIXED, GROUPS, Main
 
@@ -46,10 +48,15 @@ def explain(error: ValidationError, prefix: str) -> str:
     nested = isinstance(first["input"], dict) or (len(path) > 1 and len(same) == 1)
     if nested and "[" not in path[-1]:
         key = prefix + ".".join(path)
-    nodes = ("model_type", "dict_type")
-    said = ["must be a group of keys" if o["type"] in nodes else o["msg"] for o in same]
-    messages = dict.fromkeys(each[0].lower() + each[1:] for each in said)
-    return f"{key}={first['input']}: {', or '.join(messages)}".replace("input should be", "must be")
+    return f"{key}={first['input']}: {', or '.join(dict.fromkeys(map(_requirement, same)))}"
+
+
+def _requirement(error: ErrorDetails) -> str:
+    """Return what a validation error says is accepted, in the words of the other refusals."""
+    if error["type"] in ("model_type", "dict_type"):
+        return "must be a group of keys"
+    text = re.sub(r"^\w+ should ", "must ", error["msg"])
+    return text[0].lower() + text[1:]
 
 
 def accepted_keys() -> Iterator[str]:
