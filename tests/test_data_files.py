@@ -106,9 +106,15 @@ def test_a_csv_agrees_with_a_reader_that_knows_only_floats(tmp_path):
             ["line 4", "column 'age'", "'old'", "not a number (1 such cell)"],
         ),
         (GOOD.replace("2.5", "2,5").replace("1.5", "1,5").replace("-3", '"-3",'), ["4 cells"]),
-        (GOOD.replace("2.5", ""), ["line 3", "'size' is missing", "in all: 1"]),
-        (GOOD.replace("2.5", "NA").replace("1.5", "nan"), ["line 2", "is missing", "in all: 2"]),
-        (GOOD.replace("30", "inf"), ["line 2", "'age' is inf", "in all: 1"]),
+        (
+            GOOD.replace("2.5", ""),
+            ["line 3", "'size' is missing", "(1 empty, NaN or infinite cell"],
+        ),
+        (
+            GOOD.replace("2.5", "NA").replace("1.5", "nan"),
+            ["line 2", "is missing", "(2 empty, NaN or infinite cell"],
+        ),
+        (GOOD.replace("30", "inf"), ["line 2", "'age' is inf", "(1 empty, NaN or infinite cell"]),
         (GOOD.replace("30", "-1e999"), ["line 2", "'age' is -inf"]),
         (GOOD.replace("size", "age"), ["same name twice: age"]),
         (GOOD.replace("size", " "), ["column 2 has no name"]),
@@ -424,7 +430,7 @@ def test_a_value_that_is_no_number_is_found_in_any_piece(tmp_path, monkeypatch, 
     np.savez(tmp_path / "a.npz", X=X, y=y)
     message = refusal(Arrays(path=tmp_path / "a.npz"))
     assert "row 17 (the first is 0): feature 'x2' is " in message
-    assert "in all: 2" in message
+    assert "(2 empty, NaN or infinite cells)" in message
 
 
 class Trap:

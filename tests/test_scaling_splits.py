@@ -1,4 +1,4 @@
-"""Scaling with the training part's statistics, and the three parts of a data set."""
+"""Scaling with the training split's statistics, and the three splits of a data set."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_statistics_are_those_of_the_training_part_alone(scale, oracle):
     scaling = Scaling.fit(scale, X, train)
     expected = oracle.fit(X[train]).transform(X)
     np.testing.assert_allclose(scaling.apply(X, np.float64), expected, rtol=1e-12, atol=1e-12)
-    X[1] = 1e6  # outside the training part: changes nothing
+    X[1] = 1e6  # outside the training split: changes nothing
     assert Scaling.fit(scale, X, train).state() == scaling.state()
 
 

@@ -1,4 +1,4 @@
-"""The user's own arrays: one .npz file, or a pair of .npy files that are memory-mapped."""
+"""Arrays of the user: one .npz file, or a pair of .npy files that are memory-mapped."""
 
 import zipfile
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Arrays(Source):
     def __init__(
         self, *, path: str | Path | None, features: str = "X", target: str | Path | None = None
     ) -> None:
-        """Keep the three keys; nothing is opened yet."""
+        """Keep the three keys without opening a file."""
         self.path, self.features, self.target = path, features, target
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
@@ -42,7 +42,7 @@ class Arrays(Source):
         features, labels = read(file, target_required)
         for array in (features, labels):
             if array is not None and array.dtype == np.longdouble != np.float64:
-                raise ValueError(f"{file} holds {array.dtype} numbers; save them as float64")
+                raise ValueError(f"{file} contains {array.dtype} numbers; save them as float64")
         features, names, image_shape = _features(features, str(file), known)
         check_features(features, names, str(file), _place, warn=known is None)
         target, multi_label = None, known.multi_label if known else False

@@ -27,7 +27,7 @@ ALIGNMENT = 64  # bytes: where a tensor begins can change the rounding of its pr
 
 
 class Update(NamedTuple):
-    """The examples of one update on this device."""
+    """Examples of one update on this device."""
 
     rows: slice  # of the block: this device's examples of all updates gathered with this one
     microbatches: tuple[slice, ...]  # this device's examples, within `rows`
@@ -66,7 +66,7 @@ Stretch = tuple[tuple[Update, ...], np.ndarray]  # updates, and the positions of
 
 
 def shard(examples: int, rank: int, world_size: int) -> slice:
-    """Return this device's contiguous shard of a batch; shards differ by at most one example."""
+    """Return this device's contiguous shard of a batch, as large as the others' or one off."""
     return slice(rank * examples // world_size, (rank + 1) * examples // world_size)
 
 
@@ -110,7 +110,7 @@ class BatchPlan:
 
     @cached_property
     def updates_per_pass(self) -> int:
-        """Count the updates in one pass; a short last accumulation window is one of them."""
+        """Count the updates in one pass, a short last accumulation window included."""
         return -(-self.batches_per_pass // self.accumulate)
 
     @cached_property
@@ -155,7 +155,7 @@ class BatchPlan:
         return [range(start, min(start + self.batch_size, self.examples)) for start in starts]
 
     def update(self, number: int, offset: int) -> tuple[Update, list[slice]]:
-        """Return update `number`, its microbatches beginning at `offset`; its `rows` come later.
+        """Return update `number` without its `rows`, its microbatches beginning at `offset`.
 
         Returns:
             The update, and the positions of this device's rows in the pass's order.
@@ -244,7 +244,7 @@ class TrainingBlocks:
 
     @property
     def together(self) -> int:
-        """Return how many updates are gathered at once; on a GPU as many as a block holds."""
+        """Return how many updates are gathered at once, on a GPU as many as a block has."""
         if self.split.device.type != "cpu":
             return self.fitting
         return max(1, GATHERED_BYTES // self.bytes_per_update)
@@ -320,7 +320,7 @@ class EvaluationMicrobatches:
         self.rows = max(1, EVALUATED_BYTES // split.bytes_per_example)
 
     def __len__(self) -> int:
-        """Count them; at least one, so that a device with an empty shard still joins the sums."""
+        """Count at least one, so that a device with an empty shard still joins the sums."""
         return max(1, -(-(self.shard.stop - self.shard.start) // self.rows))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

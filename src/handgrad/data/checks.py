@@ -30,7 +30,7 @@ def check_features(
     place: Callable[[int], str],
     warn: bool = True,
 ) -> None:
-    """Refuse NaN and infinite values; warns of constant and huge features.
+    """Refuse NaN and infinite values, and warn of constant and huge features.
 
     Args:
         features: (N, n_x), real; read in slices where memory-mapped.
@@ -57,9 +57,10 @@ def check_features(
     if first is not None:
         row, column, value = first
         what = "is missing" if np.isnan(value) else f"is {value}"
+        cells = "cell" if count == 1 else "cells"
         raise ValueError(
-            f"{title}, {place(row)}: feature '{names[column]}' {what} (empty, NaN or infinite "
-            f"cells in all: {count}); fill them or leave these rows out"
+            f"{title}, {place(row)}: feature '{names[column]}' {what} ({count:,} empty, NaN or "
+            f"infinite {cells}); fill them or leave these rows out"
         )
     if warn:
         _warn(lowest, highest, names, title)
@@ -143,7 +144,7 @@ def refuse_larger_than_memory(file: Path, size: int | None = None) -> None:
 
 
 def available_memory() -> int | None:
-    """Return how much memory this process may still take, in bytes; None where unknown.
+    """Return how much memory this process may still take, in bytes, or None where unknown.
 
     It is what the machine has left, or the container, if that is less.
     """
@@ -155,7 +156,7 @@ def available_memory() -> int | None:
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         found.append(1024 * int(line.split()[1]))
     for limit, used in CONTAINER:
-        with suppress(OSError, ValueError):  # "max" is no number
+        with suppress(OSError, ValueError):  # "max" is not a number
             found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
     return max(0, min(found)) if found else None
 

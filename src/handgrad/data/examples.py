@@ -1,4 +1,4 @@
-"""What every data source gives, and how it is asked."""
+"""Examples that every data source gives, and the questions it answers."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2  # the values of Examples.splits
 
 @dataclass(frozen=True)
 class Known:
-    """What training knew of its data, so that another file is read in the same way.
+    """Holds what training knew of its data, so that another file is read in the same way.
 
     Plain containers only, so that it can lie in a checkpoint.
     """
@@ -52,12 +52,12 @@ class Examples:
             raise ValueError(f"target is {self.target.shape} with multi_label={self.multi_label}")
 
     def __len__(self) -> int:
-        """N, the number of examples."""
+        """Return N, the number of examples."""
         return len(self.X)
 
     @property
     def n_outputs(self) -> int:
-        """n_y: one output for two classes, else one for each class or label."""
+        """Return n_y: one output for two classes, else one for each class or label."""
         two_classes = len(self.class_names) == 2 and not self.multi_label
         return 1 if two_classes else len(self.class_names)
 
@@ -97,7 +97,7 @@ class Source(ABC):
     default_scale: ClassVar[str] = "standard"
 
     def prepare(self) -> None:  # noqa: B027 - most sources need nothing
-        """Fetch what is missing; called once, on one process."""
+        """Fetch what is missing, once and on one process."""
 
     @abstractmethod
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:

@@ -39,7 +39,7 @@ TIMEOUT = 20  # seconds without a byte from a mirror
 LARGEST = 100 * 2**20  # bytes of an unpacked file; the largest real one has 47 million
 
 
-class IdxImages(Source):
+class _IdxImages(Source):
     """Pictures of bytes in ten classes, with an official test set.
 
     The first five sixths of the training file are for training, the last sixth (10,000 of 60,000)
@@ -49,7 +49,7 @@ class IdxImages(Source):
     Args:
         root: folder of the four files, gzipped or not.
         download: whether files that are not there are fetched.
-        train_examples: the first so many of the training part alone; None for all of it.
+        train_examples: the first so many of the training split alone; None for all of it.
     """
 
     default_scale = "/255"
@@ -61,7 +61,7 @@ class IdxImages(Source):
     def __init__(
         self, *, root: str | Path, download: bool = True, train_examples: int | None = None
     ) -> None:
-        """Keep the three keys; nothing is opened yet."""
+        """Keep the three keys without opening a file."""
         self.root, self.download = Path(root).expanduser(), download
         self.train_examples = train_examples
 
@@ -88,7 +88,7 @@ class IdxImages(Source):
             raise type(error)(f"data.root={self.root}: {error.strerror}") from error
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """See Source.read; downloads first where files are missing."""
+        """Return the pictures as Source.read says, downloaded first where files are missing."""
         self.prepare()
         images, labels = self._part("train")
         test_images, test_labels = self._part("t10k")
@@ -110,7 +110,7 @@ class IdxImages(Source):
         return check_known(examples, known, self.title)
 
     def _training(self, present: int) -> int:
-        """Return how many of the training part's examples are wanted."""
+        """Return how many of the training split's examples are wanted."""
         if self.train_examples is None:
             return present
         if not 1 <= self.train_examples <= present:
@@ -157,7 +157,7 @@ class IdxImages(Source):
         )
 
     def _fetch_from(self, url: str, name: str, bar: Progress) -> None:
-        """Download beside the target, verifies, then renames: a broken file is never seen."""
+        """Download beside the target, verify, then rename: a broken file is never seen."""
         task = bar.add_task(f"{name}.gz", total=None)
         handle, part = tempfile.mkstemp(dir=self.root, prefix=f".{name}.", suffix=".part")
         try:
@@ -184,7 +184,7 @@ class IdxImages(Source):
         return f"data={self.title} {problem}: put {names} (or unpacked) into data.root={self.root}"
 
 
-class Mnist(IdxImages):
+class Mnist(_IdxImages):
     """70,000 handwritten digits of 28 x 28 pixels in 0..255 (LeCun, Cortes, Burges 1998)."""
 
     title = "mnist"
@@ -201,7 +201,7 @@ class Mnist(IdxImages):
     }
 
 
-class FashionMnist(IdxImages):
+class FashionMnist(_IdxImages):
     """70,000 pieces of clothing of 28 x 28 pixels in 0..255 (Xiao, Rasul, Vollgraf 2017)."""
 
     title = "fashion_mnist"

@@ -162,7 +162,7 @@ class ExampleData(L.LightningDataModule):
     def microbatches(
         self, name: str, most: int | None = None
     ) -> EvaluationMicrobatches | list[Any]:
-        """Return the microbatches of a split, or of its first examples; [] where it is empty."""
+        """Return the microbatches of a split or of its first examples, [] where it is empty."""
         if not len(self.splits[name]):
             return []
         trainer = self.trainer

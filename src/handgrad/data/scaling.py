@@ -1,4 +1,4 @@
-"""Scaling of features: (value - offset) / divisor, with statistics of the training part alone."""
+"""Scaling of features: (value - offset) / divisor, with statistics of the training split alone."""
 
 import math
 from typing import Any, overload
@@ -23,7 +23,7 @@ def check_scale(scale: str) -> str:
 
 
 def _division(scale: str) -> float | None:
-    """Return the number after the slash; None where there is no slash or no positive number."""
+    """Return the number after the slash, or None without a slash or a positive number."""
     if not isinstance(scale, str) or not scale.startswith("/"):
         return None
     try:
@@ -39,7 +39,7 @@ class Scaling:
     Args:
         scale: the value of data.scale it stands for.
         offset: (n_x,), or (1,) where all features share it.
-        divisor: likewise; 1 for a feature that is constant in the training part.
+        divisor: likewise; 1 for a feature that is constant in the training split.
     """
 
     def __init__(self, scale: str, offset: np.ndarray, divisor: np.ndarray) -> None:
@@ -55,7 +55,7 @@ class Scaling:
         Args:
             scale: none, standard (mean 0, deviation 1), minmax (0 to 1) or a division as /255.
             features: unscaled, (N, n_x).
-            indices: the training part; None: all.
+            indices: the training split; None: all.
 
         Raises:
             ValueError: if the scale is unknown, there is no example, or a statistic overflows.
@@ -148,7 +148,7 @@ class Scaling:
 def _statistics(
     features: np.ndarray, scale: str, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Offset and divisor of every feature, (n_x,) each."""
+    """Return offset and divisor of every feature, (n_x,) each."""
     scaler = StandardScaler() if scale == "standard" else MinMaxScaler()
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in row_slices((len(indices), features.shape[1])):

@@ -10,7 +10,7 @@ from sklearn import datasets
 from handgrad.data.examples import Examples, Known, Source, check_known
 
 
-class TruthTable(Source):
+class _TruthTable(Source):
     """All 2^bits rows of 0 and 1, in the order of binary numbers, with one output.
 
     D. Rumelhart, G. Hinton, R. Williams, Parallel Distributed Processing 1 (1986), chapter 8.
@@ -27,7 +27,7 @@ class TruthTable(Source):
     title: ClassVar[str]
 
     def __init__(self, *, bits: int, targets: list[float]) -> None:
-        """Checks the two keys."""
+        """Check the two keys."""
         if not isinstance(bits, int) or not 2 <= bits <= 16:
             raise ValueError(f"data.bits={bits}: a whole number from 2 to 16")
         if len(targets) != 2 or not all(0 <= target <= 1 for target in targets):
@@ -39,7 +39,7 @@ class TruthTable(Source):
         """Return whether the function is true of each row, (N,) bool, of bits (N, n_x)."""
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """Return the whole table; see Source.read."""
+        """Return the whole table, as Source.read says."""
         rows = np.arange(2**self.bits)[:, None] >> np.arange(self.bits)[::-1] & 1
         examples = Examples(
             X=rows.astype(np.float64),
@@ -51,23 +51,23 @@ class TruthTable(Source):
         return check_known(examples, known, self.title)
 
 
-class Parity(TruthTable):
-    """True where the number of ones is odd; of two bits, this is XOR."""
+class Parity(_TruthTable):
+    """True where the number of ones is odd, which is XOR for two bits."""
 
     title = "parity"
 
     def function(self, rows: np.ndarray) -> np.ndarray:
-        """See TruthTable.function."""
+        """See _TruthTable.function."""
         return rows.sum(axis=1) % 2 == 1
 
 
-class Symmetry(TruthTable):
+class Symmetry(_TruthTable):
     """True where the bits read the same backwards."""
 
     title = "symmetry"
 
     def function(self, rows: np.ndarray) -> np.ndarray:
-        """See TruthTable.function."""
+        """See _TruthTable.function."""
         return (rows == rows[:, ::-1]).all(axis=1)
 
 
@@ -77,7 +77,7 @@ class Digits(Source):
     default_scale = "/16"
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """All 1797 digits; see Source.read."""
+        """Return all 1797 digits, as Source.read says."""
         return _shipped(datasets.load_digits(), "digits", known, image_shape=(8, 8))
 
 
@@ -85,7 +85,7 @@ class BreastCancer(Source):
     """569 tumours with 30 measurements, malignant or benign (UCI, Wolberg 1995)."""
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """All 569 tumours; see Source.read."""
+        """Return all 569 tumours, as Source.read says."""
         return _shipped(datasets.load_breast_cancer(), "breast_cancer", known)
 
 
@@ -93,7 +93,7 @@ class Iris(Source):
     """150 flowers with 4 measurements in cm, three species (Fisher 1936)."""
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """All 150 flowers; see Source.read."""
+        """Return all 150 flowers, as Source.read says."""
         return _shipped(datasets.load_iris(), "iris", known)
 
 
@@ -101,7 +101,7 @@ class Wine(Source):
     """178 wines with 13 measurements, three growers (UCI, Aeberhard, Forina 1991)."""
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """All 178 wines; see Source.read."""
+        """Return all 178 wines, as Source.read says."""
         return _shipped(datasets.load_wine(), "wine", known)
 
 
@@ -118,7 +118,7 @@ def _shipped(
     return check_known(examples, known, title)
 
 
-class Generated(Source):
+class _Generated(Source):
     """Points in the plane, two classes, drawn anew by `seed`.
 
     Args:
@@ -133,7 +133,7 @@ class Generated(Source):
     title: ClassVar[str]
 
     def __init__(self, *, examples: int, noise: float, seed: int) -> None:
-        """Checks the three keys."""
+        """Check the three keys."""
         if not isinstance(examples, int) or examples < 4:
             raise ValueError(f"data.examples={examples}: a whole number, 4 or more")
         if not (isinstance(noise, (int, float)) and math.isfinite(noise) and noise >= 0):
@@ -142,48 +142,48 @@ class Generated(Source):
 
     @abstractmethod
     def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates (N, 2) and classes (N,)."""
+        """Return coordinates (N, 2) and classes (N,)."""
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """Return the points; see Source.read."""
+        """Return the points, as Source.read says."""
         coordinates, classes = self.points()
         examples = Examples(coordinates, classes.astype(np.int64), ("0", "1"), ("x", "y"))
         return check_known(examples, known, self.title)
 
 
-class Moons(Generated):
+class Moons(_Generated):
     """Two interleaving half circles of radius 1."""
 
     title = "moons"
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """See Generated.points."""
+        """See _Generated.points."""
         coordinates, classes = datasets.make_moons(
             self.examples, noise=self.noise, random_state=self.seed
         )
         return np.asarray(coordinates), np.asarray(classes)
 
 
-class Circles(Generated):
+class Circles(_Generated):
     """A circle of radius 1 (class 0) around one of radius 1/2 (class 1)."""
 
     title = "circles"
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """See Generated.points."""
+        """See _Generated.points."""
         coordinates, classes = datasets.make_circles(
             self.examples, noise=self.noise, factor=0.5, random_state=self.seed
         )
         return np.asarray(coordinates), np.asarray(classes)
 
 
-class Spirals(Generated):
+class Spirals(_Generated):
     """Two interleaved arms of one turn, radius 0.1 to 1."""
 
     title = "spirals"
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """See Generated.points."""
+        """See _Generated.points."""
         rng = np.random.default_rng(self.seed)
         classes = np.arange(self.examples) % 2
         along = rng.uniform(size=self.examples)  # 0 in the middle, 1 at the arm's end
@@ -193,8 +193,8 @@ class Spirals(Generated):
         return arms + rng.normal(scale=self.noise, size=arms.shape), classes
 
 
-class Xor(Generated):
-    """Clouds around the corners of the unit square; class 1 where one coordinate is 1, not both.
+class Xor(_Generated):
+    """Clouds around the corners of the unit square, class 1 where exactly one coordinate is 1.
 
     `examples: 4` without noise is the bare truth table (0,0) (0,1) (1,0) (1,1).
     """
@@ -202,7 +202,7 @@ class Xor(Generated):
     title = "xor"
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """See Generated.points."""
+        """See _Generated.points."""
         rng = np.random.default_rng(self.seed)
         corner = np.arange(self.examples) % 4
         bits = np.column_stack([corner // 2, corner % 2])

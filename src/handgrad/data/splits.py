@@ -73,15 +73,15 @@ class Split:
         return inputs[rows], targets[rows]
 
 
-class Indices(NamedTuple):
-    """Indices of the examples of each split, ascending; a split may be empty."""
+class _Indices(NamedTuple):
+    """Indices of the examples of each split, ascending, none for an empty split."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
 
 
-def split(examples: Examples, validation: float | None, test: float | None, seed: int) -> Indices:
+def split(examples: Examples, validation: float | None, test: float | None, seed: int) -> _Indices:
     """Draw disjoint splits that together hold every example once.
 
     Classes keep their proportions in all splits. Where a class is too small for that, and for
@@ -103,14 +103,14 @@ def split(examples: Examples, validation: float | None, test: float | None, seed
     held_out = {}
     for name in ("test", "validation"):
         rest, held_out[name] = _take(examples, rest, sizes[name], seed)
-    return Indices(rest, held_out["validation"], held_out["test"])
+    return _Indices(rest, held_out["validation"], held_out["test"])
 
 
-def _fixed(splits: np.ndarray, validation: float | None, test: float | None) -> Indices:
+def _fixed(splits: np.ndarray, validation: float | None, test: float | None) -> _Indices:
     for key, fraction in (("validation", validation), ("test", test)):
         if fraction is not None:
             raise ValueError(f"data.{key}={fraction}: this dataset has official splits; use null")
-    return Indices(*(np.flatnonzero(splits == code) for code in (TRAIN, VALIDATION, TEST)))
+    return _Indices(*(np.flatnonzero(splits == code) for code in (TRAIN, VALIDATION, TEST)))
 
 
 def _sizes(n_examples: int, validation: float | None, test: float | None) -> dict[str, int]:
@@ -141,7 +141,7 @@ def _take(
 
 
 def _classes_to_keep_in_step(examples: Examples, rest: np.ndarray, size: int) -> np.ndarray | None:
-    """Return the classes of `rest`; None where stratification is impossible or has no meaning."""
+    """Return the classes of `rest`, or None where stratification is impossible or meaningless."""
     if examples.target is None or examples.multi_label:
         return None
     classes = np.asarray(examples.target[rest])

@@ -1,15 +1,17 @@
-"""The user's own tables: CSV and Parquet files with a name for every column."""
+"""Tables of the user: CSV and Parquet files with a name for every column."""
 
 import csv
 import gzip
 import re
 import zlib
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import TextIO
+from typing import NamedTuple, TextIO, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -20,17 +22,26 @@ from handgrad.data.checks import (
     first_line,
     refuse_larger_than_memory,
 )
-from handgrad.data.columns import Columns, Target, choose_columns
-from handgrad.data.examples import Examples, Known, Source
+from handgrad.data.examples import Examples, Known, Source, listed
 from handgrad.data.targets import Labels, Place, class_labels, output_labels
 
-LONGEST_LINE = 2**24  # characters; a file that is no table may have one line alone
+LONGEST_LINE = 2**24  # characters; a file that is not a table may be a single line
 BYTES_PER_CELL = 40  # of a table that is read: the cell of the frame, its copy, a short text
-MISSING = ["", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "None", "?"]  # no number
+MISSING = ["", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "None", "?"]  # not a number
+
+Target = str | int | Sequence[str | int] | None  # of data.target
+
+
+class _Columns(NamedTuple):
+    """Names of the columns to read, in the network's order."""
+
+    features: tuple[str, ...]
+    target: tuple[str, ...]  # one column of classes, or several labels; empty: not in the file
+    multi_label: bool
 
 
 class Table(Source):
-    """A file with named columns; one of them holds the class, or several hold labels in [0, 1].
+    """A file with named columns, of which one gives the class or several give labels in [0, 1].
 
     Args:
         path: of the file.
@@ -38,7 +49,7 @@ class Table(Source):
     """
 
     def __init__(self, *, path: str | Path | None, target: Target = None) -> None:
-        """Keep the two keys; nothing is opened yet."""
+        """Keep the two keys without opening a file."""
         self.path, self.target = path, target
 
     @abstractmethod
@@ -46,7 +57,7 @@ class Table(Source):
         """Return the names of all columns of the file."""
 
     @abstractmethod
-    def frame(self, file: Path, names: list[str], columns: Columns) -> pd.DataFrame:
+    def frame(self, file: Path, names: list[str], columns: _Columns) -> pd.DataFrame:
         """Return the chosen columns of the file."""
 
     @abstractmethod
@@ -58,7 +69,7 @@ class Table(Source):
         file = existing_file(self.path)
         refuse_larger_than_memory(file)
         names = self.names(file)
-        columns = choose_columns(names, self.target, str(file), known, target_required)
+        columns = _choose_columns(names, self.target, str(file), known, target_required)
         frame = self.frame(file, names, columns)
         if not len(frame):
             raise ValueError(f"{file} has a header but no rows")
@@ -80,10 +91,13 @@ class Table(Source):
 
 
 class Csv(Table):
-    """A CSV file in UTF-8, plain or gzipped, with a header; `,` `;` tab or `|` between cells."""
+    """A CSV file in UTF-8, plain or gzipped, with a header.
+
+    The separator of cells is `,` `;` tab or `|`.
+    """
 
     def names(self, file: Path) -> list[str]:
-        """Return the header; every row is refused that has more or fewer cells."""
+        """Return the header, and refuse every row that has more or fewer cells."""
         names: list[str] = []
         for number, (line, cells) in enumerate(_rows(file)):
             if number % 2**16 == 0:  # a small file may unpack to a large one
@@ -99,7 +113,7 @@ class Csv(Table):
             raise ValueError(f"{file} contains only blank lines; a header and rows are required")
         return names
 
-    def frame(self, file: Path, names: list[str], columns: Columns) -> pd.DataFrame:
+    def frame(self, file: Path, names: list[str], columns: _Columns) -> pd.DataFrame:
         """See Table.frame."""
         numbers = columns.features + (columns.target if columns.multi_label else ())
         texts = () if columns.multi_label else columns.target
@@ -129,7 +143,7 @@ class Csv(Table):
 
 
 class Parquet(Table):
-    """A Parquet file; the extra `parquet` (pyarrow) reads it."""
+    """A Parquet file, read by the extra `parquet` (pyarrow)."""
 
     def names(self, file: Path) -> list[str]:
         """Return all columns but those that pandas wrote as the index of the rows."""
@@ -140,7 +154,7 @@ class Parquet(Table):
         index = (schema.pandas_metadata or {}).get("index_columns", [])
         return [name for name in schema.names if name not in index]
 
-    def frame(self, file: Path, names: list[str], columns: Columns) -> pd.DataFrame:
+    def frame(self, file: Path, names: list[str], columns: _Columns) -> pd.DataFrame:
         """See Table.frame."""
         with _parquet(file) as parquet:
             table = parquet.read_table(file, columns=[*columns.features, *columns.target])
@@ -151,9 +165,107 @@ class Parquet(Table):
         return f"row {row} (the first is 0)"
 
 
+def _choose_columns(
+    names: Sequence[str],
+    target: Target,
+    title: str,
+    known: Known | None = None,
+    target_required: bool = True,
+) -> _Columns:
+    """Return the target that the user chose, and the features that training knew, or all others.
+
+    Args:
+        names: of all columns of the file.
+        target: a name, an index (negative: from the end), or a list of them (multi-label).
+        title: the file's name, for the errors.
+        known: what training knew.
+        target_required: whether a file without the target is refused.
+
+    Raises:
+        ValueError: on nameless or twice-named columns, an unknown target, missing features.
+    """
+    _check_names(names, title)
+    multi_label = known.multi_label if known else _several(target)
+    chosen = _target(names, target, title, known, target_required)
+    if known is None:
+        features = tuple(name for name in names if name not in chosen)
+        if not features:
+            raise ValueError(f"{title} has no column besides the target: there are no features")
+        return _Columns(features, chosen, multi_label)
+    missing = [name for name in known.feature_names if name not in names]
+    if missing:
+        n_features = len(names) - len(chosen)
+        raise ValueError(
+            f"{title} has {n_features} features, the model {len(known.feature_names)}; "
+            f"the file lacks: {listed(missing)}"
+        )
+    return _Columns(known.feature_names, chosen, multi_label)
+
+
+def _check_names(names: Sequence[str], title: str) -> None:
+    for position, name in enumerate(names):
+        if not name.strip():
+            raise ValueError(
+                f"{title}: column {position + 1} has no name in the header; name it, or remove it "
+                "if it only numbers the rows"
+            )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{title}: the header has the same name twice: {listed(twice)}")
+
+
+def _target(
+    names: Sequence[str], target: Target, title: str, known: Known | None, required: bool
+) -> tuple[str, ...]:
+    """Return the names of the target's columns, none where the file lacks them and may."""
+    if target is None and (known is None or not known.target_names):
+        if required:
+            raise ValueError(
+                f"data.target is not set: the name or the index of a column of {title} "
+                f"({listed(list(names))})"
+            )
+        return ()
+    wanted: list = list(target) if _several(target) else [target]
+    if known and known.target_names and not all(isinstance(one, str) for one in wanted):
+        wanted = list(known.target_names)  # an index may mean another column in another file
+    absent = [one for one in wanted if isinstance(one, str) and one not in names]
+    if absent and not required:
+        return ()
+    if absent:
+        close = get_close_matches(absent[0], names, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ValueError(
+            f"data.target={absent[0]}: {title} has no such column; {hint}"
+            f"it has {listed(list(names))}"
+        )
+    chosen = tuple(one if isinstance(one, str) else _by_index(names, one, title) for one in wanted)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"data.target={target}: one column or more, each once")
+    taken = [one for one in chosen if known and one in known.feature_names]
+    if taken and required:
+        raise ValueError(f"data.target={target}: '{taken[0]}' of {title} is a feature of the model")
+    return () if taken else chosen
+
+
+def _several(target: Target) -> TypeGuard[Sequence[str | int]]:
+    """Return whether the target is a list of columns, of any kind the configuration makes."""
+    return isinstance(target, Sequence) and not isinstance(target, str)
+
+
+def _by_index(names: Sequence[str], index: object, title: str) -> str:
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise ValueError(f"data.target={index}: a column's name, its index, or a list of them")
+    if not -len(names) <= index < len(names):
+        raise ValueError(
+            f"data.target={index}: {title} has {len(names)} columns, "
+            f"0 to {len(names) - 1} or -{len(names)} to -1"
+        )
+    return names[index]
+
+
 @contextmanager
 def _parquet(file: Path) -> Iterator[ModuleType]:
-    """Return the module that reads Parquet; what it says of a bad file in one line."""
+    """Yield the module that reads Parquet, and shorten its errors to one line."""
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -168,7 +280,7 @@ def _parquet(file: Path) -> Iterator[ModuleType]:
 
 @contextmanager
 def _text(file: Path) -> Iterator[TextIO]:
-    """A CSV file's text, unpacked where gzipped; what is wrong with it in one line."""
+    """Yield a CSV file's text, unpacked where gzipped, and say in one line what is wrong."""
     with file.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
     opener = gzip.open if zipped else open
@@ -193,7 +305,7 @@ def _separator(file: Path) -> str:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, cells) of the header and of every row; blank lines are none."""
+    """Yield (line, cells) of the header and of every row, without the blank lines."""
     separator = _separator(file)
     with _text(file) as text:
         reader = csv.reader(_lines(text), delimiter=separator, skipinitialspace=True)
@@ -229,7 +341,7 @@ def _is_number(text: str) -> bool:
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str], title: str, place: Place) -> np.ndarray:
-    """Return some columns as numbers, (N, n) float64; NaN where a cell is missing."""
+    """Return some columns as numbers, (N, n) float64, with NaN where a cell is missing."""
     numbers = np.empty((len(frame), len(names)))
     for position, name in enumerate(names):
         cells = pd.Series(frame[name])
@@ -240,7 +352,7 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str], title: str, place: Place
 
 
 def _spelt_numbers(cells: pd.Series, name: str, title: str, place: Place) -> pd.Series:
-    """Return the numbers that texts spell, NaN where empty; any other text is refused."""
+    """Return the numbers that texts spell, NaN where empty, and refuse any other text."""
     numbers = pd.Series(pd.to_numeric(cells.map(str), errors="coerce"))
     wrong = np.flatnonzero(numbers.isna() & ~cells.isna())
     if len(wrong):
@@ -253,9 +365,9 @@ def _spelt_numbers(cells: pd.Series, name: str, title: str, place: Place) -> pd.
 
 
 def _labels(
-    frame: pd.DataFrame, columns: Columns, title: str, place: Place, known: Known | None
+    frame: pd.DataFrame, columns: _Columns, title: str, place: Place, known: Known | None
 ) -> Labels | None:
-    """Return the target in the form of Examples; None where the file has none."""
+    """Return the target in the form of Examples, or None where the file has none."""
     if not columns.target:
         return None
     if not columns.multi_label:

@@ -17,7 +17,7 @@ MOST_LEVELS = 20  # of numbers with decimals; more look like a measured quantity
 
 
 class Labels(NamedTuple):
-    """The target in the form of Examples."""
+    """Target in the form of Examples."""
 
     target: np.ndarray  # (N,) int64, or (N, n_y) float64
     class_names: tuple[str, ...]
@@ -89,9 +89,10 @@ def output_labels(
     wrong = np.argwhere(~((values >= 0) & (values <= 1)))  # NaN is neither
     if len(wrong):
         row, column = (int(i) for i in wrong[0])
+        cells = "value" if len(wrong) == 1 else "values"
         raise ValueError(
             f"{title}, {place(row)}: target '{names[column]}' is {values[row, column]:g}, outside "
-            f"[0, 1] (such values in all: {len(wrong)}); class numbers belong in one column"
+            f"[0, 1] ({len(wrong):,} such {cells}); class numbers belong in one column"
         )
     same = values.min(axis=0) == values.max(axis=0)
     if warn and same.any():
@@ -103,7 +104,7 @@ def output_labels(
 
 
 def _text(value: object) -> str | None:
-    """Return a label as text; None where it is missing."""
+    """Return a label as text, or None where it is missing."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     if (
@@ -117,7 +118,7 @@ def _text(value: object) -> str | None:
 
 
 def _number(text: str) -> str | None:
-    """Return the number that a text spells, in one spelling for each number; None if it is none."""
+    """Return the number that a text spells, in one spelling for each number, or None."""
     try:
         return str(int(text))
     except ValueError:
@@ -132,7 +133,7 @@ def _number(text: str) -> str | None:
 
 
 def _natural(name: str) -> tuple:
-    """Return a sort key: numbers by size before texts; in texts the digits by size."""
+    """Return a sort key: numbers by size before texts, and the digits in texts by size."""
     if _number(name) is not None:
         return (0, float(name), ())
     pieces = re.split(r"(\d+)", name)  # text, digits, text, digits, ...
