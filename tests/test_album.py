@@ -7,7 +7,7 @@ import events
 import lightning as L
 import numpy as np
 import pytest
-from conftest import composed, fit
+from conftest import Train, composed, fit
 from PIL import Image
 
 from handgrad.dashboard.pictures import gallery
@@ -146,3 +146,10 @@ def test_the_first_pictures_wait_until_their_share_is_there() -> None:
     now = 21.0
     assert budget.affords()
     assert not budget.affords(2)
+
+
+def test_one_validation_example_is_drawn(train: Train) -> None:
+    answer = train(
+        *("data=iris", "data.validation=0.001", "trainer.max_epochs=1", "dashboard=lite")
+    )
+    assert answer.code == 0, answer.err

@@ -450,9 +450,11 @@ def test_slips_are_warned_of_in_one_line_each(
     train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(launch, "run_devices", lambda job, devices: None)
-    answer = train("data=iris", "model.hidden=3", "model.hidden=4", "trainer.devices=999")
+    slips = ("data=digits", "data=iris", "data.scale=none", "model.hidden=3", "model.hidden=4")
+    answer = train(*slips, "trainer.devices=999")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == (
+        "train.py: warning: data is given 2 times; the last one counts: data=iris\n"
         "train.py: warning: model.hidden is given 2 times; the last one counts: model.hidden=4\n"
         f"train.py: warning: trainer.devices=999: this machine has {launch.os.cpu_count()} cores, "
         "so each process is slower\n"

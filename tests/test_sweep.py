@@ -19,6 +19,8 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from handgrad.config.validate import validate
 from handgrad.tasks import compare, tune
@@ -197,6 +199,20 @@ SEARCH = ("task=tune", "data=iris", SPACE, "tune.pruner=none", "data.batch_size=
 
 def tried(folder: Path) -> set[tuple[str, str]]:
     return {(line["run"], line["accuracy/val"]) for line in lines(folder)}
+
+
+def test_a_search_from_before_the_classes_moved_goes_on(train: Train) -> None:
+    search = (*SEARCH, "trainer.max_epochs=1", "optimizer=sgd")
+    first = train(*search, "tune.trials=1")
+    assert first.code == 0, first.err
+    journal = JournalStorage(JournalFileBackend(str(first.folder / "study.journal")))
+    study = optuna.load_study(study_name="tune", storage=journal)
+    settings = study.user_attrs["settings"]
+    settings["optimizer"]["_target_"] = "handgrad.optimizers.GradientDescent"
+    study.set_user_attr("settings", settings)
+    second = train(*search, "tune.trials=2", into=first.folder)
+    assert second.code == 0, second.err
+    assert len(tried(first.folder)) == 2
 
 
 def test_an_interrupted_search_tries_what_an_uninterrupted_one_does(

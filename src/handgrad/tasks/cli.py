@@ -172,7 +172,9 @@ def _warn_of_repeats(overrides: list[str]) -> None:
     keys = [override.lstrip("+").partition("=")[0] for override in overrides]
     for key, count in Counter(keys).items():
         if count > 1:
-            last = next(each for each in reversed(overrides) if each.lstrip("+").startswith(key))
+            last = next(
+                each for each in reversed(overrides) if each.lstrip("+").startswith(f"{key}=")
+            )
             warn(f"{key} is given {count} times; the last one counts: {last}")
 
 

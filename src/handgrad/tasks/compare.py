@@ -89,7 +89,7 @@ def _runs_in(folder: Path) -> list[Path]:
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each key with its value, where a group's class is the group's own value."""
     for key, value in config.items():
-        if not prefix and key in loading.FREE and key != "logger":
+        if (not prefix and key in loading.FREE and key != "logger") or key in loading.UNTRAINED:
             continue
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")

@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from handgrad.config.compose import every_value, plain
 from handgrad.config.errors import BadInput, Failed
+from handgrad.config.moved import with_present_names
 from handgrad.config.validate import validate
 from handgrad.runs import loading
 from handgrad.runs.folder import point_to, write_run
@@ -171,7 +172,7 @@ def _open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:
     )
     mine = loading.settings(config)
     mine |= {f"tune.{name}": node for name, node in config["tune"].items() if name != "trials"}
-    was = study.user_attrs.get("settings", mine)
+    was = with_present_names(study.user_attrs.get("settings", mine))
     for name in mine:
         if was.get(name) != mine[name]:
             raise BadInput(

@@ -164,7 +164,8 @@ def _confusion(snapshot: Snapshot) -> Figure | None:
 def _hardest(snapshot: Snapshot) -> Figure:
     """Draw the examples with the largest gradients."""
     order = snapshot.norms.argsort(descending=True)[: answers.HARDEST].cpu()
-    features = np.asarray(snapshot.examples.X[snapshot.indices[order]], dtype=float)
+    rows = snapshot.indices[order.numpy()]  # a tensor of one index would be a number
+    features = np.asarray(snapshot.examples.X[rows], dtype=float)
     targets, outputs = snapshot.targets[order], snapshot.activations.A2[order]
     captions, wrong = _told(targets, outputs, snapshot.examples)
     shape = snapshot.examples.image_shape
