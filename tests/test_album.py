@@ -148,6 +148,7 @@ def test_the_first_pictures_wait_until_their_share_is_there() -> None:
     assert not budget.affords(2)
 
 
+@pytest.mark.filterwarnings("ignore:the split is a plain shuffle.* a split of size 1")
 def test_one_validation_example_is_drawn(train: Train) -> None:
     answer = train(
         *("data=iris", "data.validation=0.001", "trainer.max_epochs=1", "dashboard=lite")

@@ -149,9 +149,10 @@ def _classes_to_keep_in_step(examples: Examples, rest: np.ndarray, size: int) ->
     small = [examples.class_names[i] for i in np.flatnonzero(counts < 2)]
     if not small and min(size, len(rest) - size) >= np.count_nonzero(counts):
         return classes
-    reason = (
-        f"fewer than two examples of {listed(small)}" if small else f"{size} examples in a split"
-    )
+    reason = f"fewer than two examples of {listed(small)}"
+    if not small:
+        present, smaller = np.count_nonzero(counts), min(size, len(rest) - size)
+        reason = f"{present} classes do not fit into a split of size {smaller}"
     warnings.warn(
         f"the split is a plain shuffle, not stratified by class: {reason}",
         UserWarning,
