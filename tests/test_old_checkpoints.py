@@ -9,7 +9,7 @@ import torch
 from conftest import Train
 from torch import Tensor
 
-from handgrad.config.moved import MOVED, with_present_names
+from handgrad.config.compose import MOVED, with_present_names
 from handgrad.runs.loading import load
 
 KEPT = Path(__file__).parent / "runs_of_before"

@@ -1,4 +1,7 @@
-"""Composed configurations as plain containers, and the values that overrides name."""
+"""Composed configurations as plain containers, and the values that overrides name.
+
+Names that classes had before they moved still work in older checkpoints and configurations.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +10,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from handgrad.config.errors import BadInput
-from handgrad.config.moved import with_present_names
 
 TYPED = 32  # values of one key that somebody typed; more of them are a range
+MOVED = {  # the name that a configuration may contain, and where the class is now
+    "handgrad.optimizers.GradientDescent": "handgrad.training.optimizers.GradientDescent",
+    "handgrad.data.boolean.Parity": "handgrad.data.sources.Parity",
+    "handgrad.data.boolean.Symmetry": "handgrad.data.sources.Symmetry",
+    "handgrad.csv_log.CsvLog": "handgrad.dashboard.loggers.CsvLog",
+    "handgrad.dashboard.event_log.EventLog": "handgrad.dashboard.loggers.EventLog",
+}
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -24,6 +33,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
     if missing := sorted(OmegaConf.missing_keys(ours)):
         raise BadInput("missing: " + " ".join(f"{key}=VALUE" for key in missing))
     return with_present_names(OmegaConf.to_container(ours, resolve=True))
+
+
+def with_present_names(value: Any) -> Any:
+    """Return a copy of plain containers in which classes have the names they have now.
+
+    Only whole strings are replaced, so that a path or a name that contains an old one stays.
+    """
+    if isinstance(value, dict):
+        return {key: with_present_names(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [with_present_names(each) for each in value]
+    return MOVED.get(value, value) if isinstance(value, str) else value
 
 
 def every_value(overrides: list[str]) -> Iterator[list[str]]:

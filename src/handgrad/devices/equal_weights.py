@@ -35,7 +35,8 @@ class DriftCheck(Callback):
     the device anyway.
     """
 
-    def _compare(self, trainer: L.Trainer, network: L.LightningModule) -> None:
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare the weights of all devices.
 
         Raises:
@@ -43,28 +44,17 @@ class DriftCheck(Callback):
         """
         if trainer.world_size == 1:
             return
-        if names := _differing(dict(network.named_parameters())):
+        if names := _differing(dict(pl_module.named_parameters())):
             raise Failed(
                 f"the devices' weights differ in {', '.join(names)} after update "
                 f"{trainer.global_step}: from here on the training is worthless"
             )
 
     @override
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
-            self._compare(trainer, pl_module)
-
-    @override
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._compare(trainer, pl_module)
+            self.on_train_epoch_end(trainer, pl_module)
 
 
 def _bit_sums(parameters: list[Parameter]) -> Tensor:

@@ -236,7 +236,9 @@ def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connectio
     os.environ |= {RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     if rank or not ranks.is_first():
-        _keep_silent()
+        # Errors of a device that is not the first are reported instead of printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        warnings.simplefilter("ignore")
     try:
         with signals.handled(watched=True):
             run_task(job)
@@ -255,12 +257,6 @@ def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connectio
         late = re.search("timed ?out", f"{type(error)} {error}", re.IGNORECASE)
         text = f"device {rank} of {devices}: {''.join(traceback.format_exception(error)).rstrip()}"
         _send(sender, DeviceReport("timeout" if late else "failed", text))
-
-
-def _keep_silent() -> None:
-    """Silence a device that is not the first, whose errors are reported instead of printed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    warnings.simplefilter("ignore")
 
 
 def _send(sender: Connection, report: DeviceReport) -> None:

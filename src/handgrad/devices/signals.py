@@ -27,8 +27,9 @@ class _State:
     """Holds what this process knows of its signals.
 
     Attributes:
-        received: the first one; 0 for none.
-        held: whether training checks it between two updates, so that nothing may end before.
+        received: the first one that asked this process to end; 0 for none.
+        held: whether signals wait for training, which checks `received` between two updates; else
+            they end the process at once.
         watched: whether another process decides when to stop waiting.
     """
 
@@ -38,21 +39,6 @@ class _State:
 
 
 STATE = _State()
-
-
-def received() -> int:
-    """Return the first signal that asked this process to end, or 0."""
-    return STATE.received
-
-
-def hold() -> None:
-    """Let signals wait from here on for a caller that checks `received`."""
-    STATE.held = True
-
-
-def release() -> None:
-    """Let signals end the process at once again."""
-    STATE.held = False
 
 
 def leave_if_asked() -> None:

@@ -20,8 +20,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 from typing_extensions import override
 
+from handgrad.config.compose import with_present_names
 from handgrad.config.errors import BadInput, Failed, in_bytes
-from handgrad.config.moved import with_present_names
 
 PLAIN = (Tensor, str, int, float, bool, type(None))
 SEAL = re.compile(rb"sealed by handgrad: [0-9a-f]{64}")  # the comment of the zip archive

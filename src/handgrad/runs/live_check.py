@@ -73,12 +73,7 @@ class LiveCheck(Callback):
 
     @override
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
         when = f"after update {trainer.global_step}"
@@ -86,7 +81,7 @@ class LiveCheck(Callback):
         audit_due = self._due("audit", self.audit_every, trainer.global_step)
         if checksum_due:
             ratios = self._checksum_ratios(trainer, pl_module)
-            self._log_ratios(trainer, {f"check/checksum_{n}": r for n, r in ratios.items()})
+            _log_ratios(trainer, "checksum", ratios)
             wrong = {name for name, ratio in ratios.items() if not ratio <= 1.0}  # a NaN is wrong
             wrong |= {*pl_module.updates.differences_of_replay()}
             named = [name for name in NAMES if name in wrong]
@@ -99,7 +94,7 @@ class LiveCheck(Callback):
                     for line in report.lines
                     if line.angle is None and not math.isnan(line.residual)
                 }
-                self._log_ratios(trainer, {f"check/audit_{n}": r for n, r in ratios.items()})
+                _log_ratios(trainer, "audit", ratios)
             self._judge(report, pl_module, when)
         if checksum_due or audit_due:
             self._log_angles(trainer, pl_module, _examples_of(batch, batch.updates[-1]))
@@ -179,15 +174,19 @@ class LiveCheck(Callback):
             for name in Gradients._fields
             if name in given and name in rule.deviates  # pyright: ignore - it has them
         }
-        known = {tag: degrees for tag, degrees in figures.items() if math.isfinite(degrees)}
-        for logger in trainer.loggers if known else []:
-            logger.log_metrics(known, step=trainer.global_step)
+        _log(trainer, {tag: value for tag, value in figures.items() if math.isfinite(value)})
 
-    def _log_ratios(self, trainer: L.Trainer, ratios: dict[str, float]) -> None:
-        """Log log10 of residuals over tolerance: 0 is the limit, and -16 stands for exact zero."""
-        figures = {n: math.log10(min(max(r, 1e-16), LARGEST)) for n, r in ratios.items()}
-        for logger in trainer.loggers if figures else []:
-            logger.log_metrics(figures, step=trainer.global_step)
+
+def _log_ratios(trainer: L.Trainer, kind: str, ratios: dict[str, float]) -> None:
+    """Log log10 of residuals over tolerance: 0 is the limit, and -16 stands for exact zero."""
+    values = {name: math.log10(min(max(r, 1e-16), LARGEST)) for name, r in ratios.items()}
+    _log(trainer, {f"check/{kind}_{name}": value for name, value in values.items()})
+
+
+def _log(trainer: L.Trainer, figures: dict[str, float]) -> None:
+    """Log figures, if there are any."""
+    for logger in trainer.loggers if figures else []:
+        logger.log_metrics(figures, step=trainer.global_step)
 
 
 def _examples_of(block: Block, update: Update) -> tuple[Tensor, Tensor] | None:

@@ -149,11 +149,8 @@ def checkpoint_to_continue(folder: Path, config: dict[str, Any]) -> str | None:
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
     """Return the groups of a configuration that make a difference to what a run trains."""
-    return {name: _bare(node) for name, node in config.items() if name not in FREE}
-
-
-def _bare(node: Any) -> Any:
-    """Return a group without the keys that make no difference to what a run trains."""
-    if isinstance(node, dict):
-        return {key: value for key, value in node.items() if key not in UNTRAINED}
-    return node
+    kept = {name: node for name, node in config.items() if name not in FREE}
+    for name, node in kept.items():
+        if isinstance(node, dict):
+            kept[name] = {key: value for key, value in node.items() if key not in UNTRAINED}
+    return kept

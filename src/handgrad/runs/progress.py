@@ -61,7 +61,8 @@ class TrainingProgress(ProgressBar):
             bounds.append(trainer.max_steps)
         return min(bounds, default=None)
 
-    def _show(self, trainer: L.Trainer) -> None:
+    @override
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """Update the line."""
         if self.bar is None:
             return
@@ -77,24 +78,15 @@ class TrainingProgress(ProgressBar):
         )
 
     @override
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._show(trainer)
-
-    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._show(trainer)
-
-    @override
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._stop()
+        self.on_train_batch_end(trainer, pl_module)
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._stop()
+        self.on_train_end(trainer, pl_module)
 
-    def _stop(self) -> None:
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Stop the bar and leave its line on the screen."""
         if self.bar is not None:
             self.bar.stop()

@@ -18,8 +18,8 @@ from handgrad.runs.checkpointing import LastCheckpoint
 def _agreed_signal(trainer: L.Trainer) -> int:
     """Return the signal that any device received, the same on all devices, or 0."""
     if trainer.world_size == 1:
-        return signals.received()
-    asked = torch.tensor(signals.received(), device=trainer.strategy.root_device)
+        return signals.STATE.received
+    asked = torch.tensor(signals.STATE.received, device=trainer.strategy.root_device)
     dist.all_reduce(asked, dist.ReduceOp.MAX)
     return int(asked)
 
@@ -40,14 +40,12 @@ class SignalStop(Checkpoint):
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TwoLayerNetwork)
-        signals.hold()
+        signals.STATE.held = True
         if trainer.world_size == 1:
-            pl_module.updates.is_asked_to_stop = lambda: signals.received() > 0
+            pl_module.updates.is_asked_to_stop = lambda: signals.STATE.received > 0
 
     @override
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         number = _agreed_signal(trainer)
         if not number:
             return
@@ -76,9 +74,9 @@ class SignalStop(Checkpoint):
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        signals.release()
+        signals.STATE.held = False
         signals.leave_if_asked()
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        signals.release()
+        signals.STATE.held = False
