@@ -17,7 +17,6 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, Strategy
-from torch import Tensor
 from torch.nn import Parameter
 from typing_extensions import override
 
@@ -51,29 +50,23 @@ class DriftCheck(Callback):
             )
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
         every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step % every == 0:
             self.on_train_epoch_end(trainer, pl_module)
 
 
-def _bit_sums(parameters: list[Parameter]) -> Tensor:
-    """Return each parameter's sum of its values' bit patterns as integers, modulo 2**64.
+def _differing(parameters: dict[str, Parameter]) -> list[str]:
+    """Return the names of the parameters that differ between devices, with one all-reduce.
 
-    A change of any single value changes it, and the order of summation does not.
-
-    Returns:
-        int64, (number of parameters,).
+    Compared is each one's sum of its values' bit patterns as integers, int64 modulo 2**64. A change
+    of any single value changes it, and the order of summation does not.
     """
     patterns = (
-        parameter.detach().view(INTEGERS[parameter.element_size()]) for parameter in parameters
+        parameter.detach().view(INTEGERS[parameter.element_size()])
+        for parameter in parameters.values()
     )
-    return torch.stack([pattern.sum(dtype=torch.int64) for pattern in patterns])
-
-
-def _differing(parameters: dict[str, Parameter]) -> list[str]:
-    """Return the names of the parameters that differ between devices, with one all-reduce."""
-    mine = _bit_sums(list(parameters.values()))
+    mine = torch.stack([pattern.sum(dtype=torch.int64) for pattern in patterns])
     both = torch.cat([mine, -mine])  # the largest, and the negative of the smallest
     dist.all_reduce(both, op=dist.ReduceOp.MAX)
     largest, negative_smallest = both.chunk(2)

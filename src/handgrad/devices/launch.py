@@ -243,6 +243,7 @@ def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connectio
         with signals.handled(watched=True):
             run_task(job)
         sender.send(DeviceReport("done", ""))
+        return
     except SystemExit as stop:
         if stop.code not in signals.EXIT_CODES:
             raise
@@ -250,19 +251,15 @@ def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connectio
         sys.stderr.flush()
         os._exit(int(stop.code))  # leaving the group could wait for a device that is gone
     except BadInput as error:
-        _send(sender, DeviceReport("bad input", str(error)))
+        report = DeviceReport("bad input", str(error))
     except Failed as error:
-        _send(sender, DeviceReport("failed", str(error)))
+        report = DeviceReport("failed", str(error))
     except Exception as error:
         late = re.search("timed ?out", f"{type(error)} {error}", re.IGNORECASE)
         text = f"device {rank} of {devices}: {''.join(traceback.format_exception(error)).rstrip()}"
-        _send(sender, DeviceReport("timeout" if late else "failed", text))
-
-
-def _send(sender: Connection, report: DeviceReport) -> None:
-    """Report a failure, and wait to be killed: the others would fail without this device."""
+        report = DeviceReport("timeout" if late else "failed", text)
     sender.send(report)
-    time.sleep(2 * SETTLE)
+    time.sleep(2 * SETTLE)  # to be killed: the others would fail without this device
     os._exit(1)
 
 

@@ -83,9 +83,8 @@ def handled(*, watched: bool = False) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if isinstance(
-                error.__context__, SystemExit
-            ):  # the code it interrupted then failed to tidy up
+            if isinstance(error.__context__, SystemExit):
+                # The code that it interrupted then failed to tidy up.
                 leave_if_asked()
             raise
         leave_if_asked()

@@ -114,7 +114,7 @@ class LastCheckpoint(Checkpoint):
         self.saved_at = trainer.global_step  # which is 0, or that of the file just read
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
         loop = trainer.fit_loop.epoch_loop
         if loop.batch_progress.is_last_batch:
             return  # the epoch's end is part of the state

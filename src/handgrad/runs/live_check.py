@@ -133,10 +133,10 @@ class LiveCheck(Callback):
 
     def _judge(self, report: Report | None, network: TwoLayerNetwork, when: str) -> None:
         """Act on the report of an audit."""
-        wrong = [] if report is None else list(report.wrong)
-        if report is not None and not report.ok and not wrong:
-            wrong = [line.name for line in report.lines if not line.ok]
-        self._share_verdict(wrong, network, when)
+        lines = [] if report is None else report.lines
+        wrong = [line for line in lines if not line.ok]
+        judged = [line for line in wrong if line.judged]  # else none could be
+        self._share_verdict([line.name for line in judged or wrong], network, when)
 
     def _share_verdict(self, wrong: list[str], network: TwoLayerNetwork, when: str) -> None:
         """Stop or warn where any device finds lines wrong.

@@ -62,7 +62,7 @@ class TrainingProgress(ProgressBar):
         return min(bounds, default=None)
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
         """Update the line."""
         if self.bar is None:
             return

@@ -45,7 +45,7 @@ class SignalStop(Checkpoint):
             pl_module.updates.is_asked_to_stop = lambda: signals.STATE.received > 0
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
         number = _agreed_signal(trainer)
         if not number:
             return
