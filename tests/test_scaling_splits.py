@@ -180,7 +180,9 @@ def test_a_class_of_one_example_is_warned_of_and_nothing_is_dropped():
 
 
 def test_fewer_places_than_classes_is_warned_of():
-    with pytest.warns(UserWarning, match="not stratified.*3 classes do not fit into a split of size 2"):
+    with pytest.warns(
+        UserWarning, match="not stratified.*3 classes do not fit into a split of size 2"
+    ):
         split(labelled([9, 8, 7]), 0, 2 / 24, seed=5)
 
 

@@ -20,9 +20,8 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from handgrad.config.compose import every_value, plain
+from handgrad.config.compose import every_value, plain, with_present_names
 from handgrad.config.errors import BadInput, Failed
-from handgrad.config.moved import with_present_names
 from handgrad.config.validate import validate
 from handgrad.runs import loading
 from handgrad.runs.folder import point_to, write_run
