@@ -186,7 +186,9 @@ def test_each_run_is_validated_once_in_the_combination_that_it_has(
     pair = ("trainer.max_epochs=1,-1", "trainer.max_steps=-1,5")  # the gate sees 1,-1 and -1,5
     assert train("-m", *untrained, *pair, *QUICK[1:]).code == 2
     assert next(seen) == 2 + 2 + 4  # a number was taken above
-    wrong = [line["run"] for line in lines(tmp_path / "logs" / "grid") if "needs" in line["ended"]]
+    wrong = [
+        line["run"] for line in lines(tmp_path / "logs" / "grid") if "requires" in line["ended"]
+    ]
     assert wrong == ["max_epochs=-1,max_steps=-1"]
 
 
