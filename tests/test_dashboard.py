@@ -62,10 +62,9 @@ def shown(tier: str) -> set[str]:
     """The tags that a tier promises."""
     return {
         tag
-        for section in sections.SECTIONS
-        for chart in section.charts
-        for quantity in chart.for_tier(tier).quantities
-        for tag in quantity.tags
+        for charts in sections.charts_of(tier).values()
+        for tags in charts.values()
+        for tag in tags
     }
 
 

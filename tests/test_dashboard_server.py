@@ -94,7 +94,7 @@ def test_descriptions_arrive_as_html_with_the_equation(ask: Ask) -> None:
 
 def test_the_layout_has_the_sections_and_bands(ask: Ask) -> None:
     served = ask("/data/plugin/custom_scalars/layout")
-    assert [each["title"] for each in served["category"]] == [s.title for s in sections.SECTIONS]
+    assert [each["title"] for each in served["category"]] == [*sections.SECTIONS]
     bands = [
         chart["margin"]["series"][0]
         for category in served["category"]
