@@ -17,6 +17,7 @@ from handgrad.dashboard.pictures.canvas import (
 from handgrad.dashboard.pictures.sigmoids import mark_classes
 
 MOST_COUNTED = 20  # classes up to which the cells have numbers
+MOST_NAMED = 40  # classes up to which rows and columns have names
 MOST_FEATURES = 30
 HARDEST = 16
 ACROSS = 4
@@ -57,14 +58,10 @@ def confusion(
             text = {"ha": "center", "va": "center", "size": 11 if classes <= 12 else 8}
             if count:
                 axes.text(column, row, str(count), color=colour, **text)
-    axes.set_yticks(range(classes) if classes <= 40 else [])
-    axes.set_xticks(range(classes) if classes <= 40 else [])
-    axes.set_yticklabels(names if classes <= 40 else [])
-    axes.set_xticklabels(
-        [shortened(n, round(60 / classes)) for n in names] if classes <= 40 else []
-    )
-    axes.set_xlabel("the network says", size=11)
-    axes.set_ylabel("it is", size=11)
+    axes.set(xlabel="the network says", ylabel="it is", xticks=[], yticks=[])
+    if classes <= MOST_NAMED:
+        axes.set_xticks(range(classes), [shortened(n, round(60 / classes)) for n in names])
+        axes.set_yticks(range(classes), names)
     axes.tick_params(length=0)
     return figure
 
@@ -93,8 +90,7 @@ def agreement(
     )
     axes = place(figure, 0.75, 0.5, 4.75, 4.75)
     axes.imshow(cosines, cmap=SIGNED, vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
-    axes.set_xlabel("examples, sorted by class", size=11)
-    axes.set_yticks([])
+    axes.set(xlabel="examples, sorted by class", yticks=[])
     mark_classes(axes, sorted_labels, class_names)
     signed_bar(place(figure, 5.62, 0.5, 0.14, 4.75), 1.0)
     return figure
@@ -172,8 +168,8 @@ def hardest_rows(
         for (row, column), value in np.ndenumerate(values[:, :shown]):
             colour = "white" if abs(scaled[row, column]) > 0.65 * limit else INK
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", size=9, color=colour)
-    axes.set(yticks=[], xticks=range(shown))
+    axes.set_yticks([])
     names = [shortened(name, 20) for name in feature_names[:shown]]
-    axes.set_xticklabels(names, rotation=90 if long_names else 0)
+    axes.set_xticks(range(shown), names, rotation=90 if long_names else 0)
     axes.tick_params(length=0)
     return figure

@@ -5,7 +5,6 @@ positive or on. Blue and red of this map are told apart with every kind of colou
 """
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,9 +22,9 @@ SIGNED: Colormap = matplotlib.colormaps["RdBu_r"]
 AMOUNT: Colormap = matplotlib.colormaps["Blues"]
 NEGATIVE, POSITIVE, INK, FAINT = "#2166ac", "#b2182b", "#222222", "#666666"
 CLASSES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#444444")
+ACTIVATIONS = {0: "0 off", 0.5: "0.5", 1: "1 on"}  # labels of their scale
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 DOTS_PER_INCH = 100
-HEAD = 0.62  # inches that the heading takes
 
 
 def canvas(width: float, height: float, title: str, explanation: str) -> Figure:
@@ -46,45 +45,35 @@ def canvas(width: float, height: float, title: str, explanation: str) -> Figure:
 def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
     """Add axes at a place given in inches from the lower left corner."""
     whole_width, whole_height = figure.get_size_inches()
-    rectangle = (
-        left / whole_width,
-        bottom / whole_height,
-        width / whole_width,
-        height / whole_height,
+    axes = figure.add_axes(
+        (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height)
     )
-    axes = figure.add_axes(rectangle)
     axes.tick_params(labelsize=10, length=3, color=FAINT)
+    axes.xaxis.label.set_fontsize(11)
+    axes.yaxis.label.set_fontsize(11)
     for spine in axes.spines.values():
         spine.set(color=FAINT, linewidth=0.6)
     return axes
 
 
-def bare(axes: Axes) -> Axes:
-    """Remove the ticks of axes whose positions have no unit, and return the axes."""
-    axes.set(xticks=[], yticks=[])
-    return axes
-
-
-def scale_bar(axes: Axes, colours: Colormap, low: float, high: float, **labels: Any) -> None:
+def scale_bar(axes: Axes, colours: Colormap, labels: dict[float, str]) -> None:
     """Draw the scale of the colours as a bar that fills the axes.
 
     Args:
         axes: a place of its own.
         colours: the map.
-        low: the value of its first colour.
-        high: the value of its last colour.
-        labels: `ticks` and `label`, as matplotlib's colorbar takes them.
+        labels: of some values; the first value has the first colour, the last one the last.
     """
-    bar = axes.figure.colorbar(ScalarMappable(Normalize(low, high), colours), cax=axes, **labels)
+    low, *_, high = labels
+    bar = axes.figure.colorbar(ScalarMappable(Normalize(low, high), colours), cax=axes)
+    bar.set_ticks(list(labels), labels=list(labels.values()))
     bar.outline.set(color=FAINT, linewidth=0.6)  # pyright: ignore[reportCallIssue]
     axes.tick_params(labelsize=10, length=3)
 
 
 def signed_bar(axes: Axes, limit: float) -> None:
     """Draw the scale of signed values: -limit, 0 and limit."""
-    low, high = f"-{limit:.2g}", f"+{limit:.2g}"
-    scale_bar(axes, SIGNED, -limit, limit, ticks=[-limit, 0, limit])
-    axes.set_yticklabels([low, "0", high])
+    scale_bar(axes, SIGNED, {-limit: f"-{limit:.2g}", 0: "0", limit: f"+{limit:.2g}"})
 
 
 def mosaic(tiles: np.ndarray, columns: int, gap: int, filling: float) -> np.ndarray:

@@ -25,20 +25,26 @@ def pictures(snapshot: Snapshot, *, more: bool) -> Iterator[tuple[str, Figure]]:
         snapshot: of the training.
         more: whether to draw also what the tiers above lite add.
     """
-    every = {
-        "boundary": _boundary,
-        "hidden_units": _hidden_units,
-        "tiles": _tiles,
-        "hinton": _hinton,
-        "saturation": _saturation,
-        "slopes": _slopes,
-        "confusion": _confusion,
-        "hardest": _hardest,
-    }
-    for name, draw in (every | {"agreement": _agreement} if more else every).items():
-        figure = draw(snapshot)
-        if figure is not None:
-            yield f"pictures/{name}", figure
+    params, inputs, of = snapshot.params, snapshot.inputs, snapshot.of
+    labels, said, names = snapshot.labels, snapshot.answers, snapshot.examples.class_names
+    # Multi-label data are sorted as one nameless class.
+    classes = (labels, names) if snapshot.exclusive else (np.zeros(len(inputs), np.int64), ("",))
+    if inputs.shape[1] == 2:
+        here = _plane_of(snapshot)
+        if snapshot.exclusive:
+            drawn = plane.boundary(here, params, inputs, labels, said, names, of)
+            yield "pictures/boundary", drawn
+        yield "pictures/hidden_units", plane.hidden_units(here, params)
+    if shape := snapshot.examples.image_shape:
+        yield "pictures/tiles", weights.tiles(params, snapshot.gradient, shape)
+    yield "pictures/hinton", weights.hinton(params, names)
+    yield "pictures/saturation", sigmoids.saturation_map(snapshot.activations, *classes)
+    yield "pictures/slopes", sigmoids.slopes(snapshot.activations.z1)
+    if snapshot.exclusive:
+        yield "pictures/confusion", answers.confusion(labels, said, names, of)
+    yield "pictures/hardest", _hardest(snapshot)
+    if more:
+        yield "pictures/agreement", _agreement(snapshot, *classes)
 
 
 def numerical_errors(snapshot: Snapshot) -> Iterator[tuple[str, Figure]]:
@@ -80,28 +86,6 @@ def _draw_curve(axis: Axes, curve: Curve) -> None:
     )
 
 
-def _boundary(snapshot: Snapshot) -> Figure | None:
-    """Draw the decision boundary, or None unless there are two inputs and exclusive classes."""
-    if snapshot.inputs.shape[1] != 2 or not snapshot.exclusive:
-        return None
-    return plane.boundary(
-        _plane_of(snapshot),
-        snapshot.params,
-        snapshot.inputs,
-        snapshot.labels,
-        snapshot.answers,
-        snapshot.examples.class_names,
-        snapshot.of,
-    )
-
-
-def _hidden_units(snapshot: Snapshot) -> Figure | None:
-    """Draw each hidden unit over the plane, or None unless there are two inputs."""
-    if snapshot.inputs.shape[1] != 2:
-        return None
-    return plane.hidden_units(_plane_of(snapshot), snapshot.params)
-
-
 def _plane_of(snapshot: Snapshot) -> plane.Plane:
     """Return the plane around the examples of the snapshot."""
     scaling = snapshot.data.scaling
@@ -111,38 +95,8 @@ def _plane_of(snapshot: Snapshot) -> plane.Plane:
     return plane.Plane.around(snapshot.params, snapshot.inputs, offset, divisor, (first, second))
 
 
-def _tiles(snapshot: Snapshot) -> Figure | None:
-    """Draw W1 and dW1 as images, or None unless the examples are images."""
-    shape = snapshot.examples.image_shape
-    return weights.tiles(snapshot.params, snapshot.gradient, shape) if shape else None
-
-
-def _hinton(snapshot: Snapshot) -> Figure:
-    """Draw W2 as squares."""
-    return weights.hinton(snapshot.params, snapshot.examples.class_names)
-
-
-def _saturation(snapshot: Snapshot) -> Figure:
-    """Draw which hidden unit is saturated at which example."""
-    labels, names = _classes_or_one(snapshot)
-    return sigmoids.saturation_map(snapshot.activations, labels, names)
-
-
-def _classes_or_one(snapshot: Snapshot) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the examples' classes and names, or one nameless class for multi-label data."""
-    if snapshot.exclusive:
-        return snapshot.labels, snapshot.examples.class_names
-    return np.zeros(len(snapshot.inputs), np.int64), ("",)
-
-
-def _slopes(snapshot: Snapshot) -> Figure:
-    """Draw how much of the error the hidden sigmoids pass on."""
-    return sigmoids.slopes(snapshot.activations.z1)
-
-
-def _agreement(snapshot: Snapshot) -> Figure:
+def _agreement(snapshot: Snapshot, labels: np.ndarray, names: tuple[str, ...]) -> Figure:
     """Draw which examples pull in the same direction."""
-    labels, names = _classes_or_one(snapshot)
     order = sigmoids.columns_of(labels)
     activations, gradients = snapshot.activations, snapshot.gradients
     products = gradient_products(
@@ -151,14 +105,6 @@ def _agreement(snapshot: Snapshot) -> Figure:
         snapshot.inputs[order],
     )
     return answers.agreement(array(cosines(products)), labels[order], names, snapshot.of)
-
-
-def _confusion(snapshot: Snapshot) -> Figure | None:
-    """Draw the confusion matrix, or None unless each example has one class."""
-    if not snapshot.exclusive:
-        return None
-    names = snapshot.examples.class_names
-    return answers.confusion(snapshot.labels, snapshot.answers, names, snapshot.of)
 
 
 def _hardest(snapshot: Snapshot) -> Figure:

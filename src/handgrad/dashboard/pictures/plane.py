@@ -12,6 +12,7 @@ from torch import Tensor
 
 from handgrad.backprop import Activations, Parameters, forward
 from handgrad.dashboard.pictures.canvas import (
+    ACTIVATIONS,
     CLASSES,
     FAINT,
     INK,
@@ -20,7 +21,6 @@ from handgrad.dashboard.pictures.canvas import (
     POSITIVE,
     SIGNED,
     array,
-    bare,
     canvas,
     mosaic,
     place,
@@ -70,14 +70,10 @@ class Plane(NamedTuple):
             names: of the two features.
         """
         offset, divisor = np.broadcast_to(offset, 2), np.broadcast_to(divisor, 2)
-        low, high = (
-            inputs.double().cpu().numpy().min(axis=0),
-            inputs.double().cpu().numpy().max(axis=0),
-        )
+        examples = inputs.double().cpu().numpy()
+        low, high = examples.min(axis=0), examples.max(axis=0)
         room = MARGIN * np.maximum(high - low, 1e-6)
-        across, up = (
-            np.linspace(a, b, POINTS) for a, b in zip(low - room, high + room, strict=True)
-        )
+        across, up = np.linspace(low - room, high + room, POINTS).T
         grid = np.stack([axis.ravel() for axis in np.meshgrid(across, up)], axis=1)
         points = torch.from_numpy(grid).to(params.W1.device, params.W1.dtype)
         in_unit = (across * divisor[0] + offset[0], up * divisor[1] + offset[1])
@@ -140,9 +136,8 @@ def boundary(
     _draw_lines(axes, here, params, strongest)
     _draw_examples(axes, here, inputs, labels, wrong, class_names)
     left, right, bottom, top = here.extent
-    axes.set(xlim=(left, right), ylim=(bottom, top))
-    axes.set_xlabel(here.names[0], size=11)
-    axes.set_ylabel(here.names[1], size=11, labelpad=1)
+    axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=here.names[0])
+    axes.set_ylabel(here.names[1], labelpad=1)
     return figure
 
 
@@ -153,9 +148,8 @@ def _draw_answer(axes: Axes, bar: Axes, here: Plane, class_names: tuple[str, ...
         colours = SIGNED(0.15 + 0.7 * answer[..., 0])[..., :3]
         contours = [(answer[..., 0], 0.5)]
         softened = ListedColormap(SIGNED(np.linspace(0.15, 0.85, 256)))
-        names = [f"{name}" for name in class_names[:2]]
-        scale_bar(bar, softened, 0, 1, ticks=[0, 0.5, 1])
-        bar.set_yticklabels([shortened(names[0], 8), "A2 = .5", shortened(names[1], 8)])
+        off, on = (shortened(name, 8) for name in class_names)
+        scale_bar(bar, softened, {0: off, 0.5: "A2 = .5", 1: on})
     else:
         palette = np.array([to_rgb(CLASSES[k % len(CLASSES)]) for k in range(answer.shape[2])])
         sureness = answer.max(axis=2)[..., None]
@@ -240,7 +234,7 @@ def hidden_units(here: Plane, params: Parameters) -> Figure:
         "A1 over the plane of the decision boundary; above each its weight to the output",
     )
     height = figure.get_size_inches()[1] - 0.9
-    axes = bare(place(figure, 0.2, 0.15, 5.3, height))
+    axes = place(figure, 0.2, 0.15, 5.3, height)
     high, wide = tiles.shape[1:]
     gap = round(0.21 * columns * wide / (5.3 - 0.21 * columns))  # room for a line of text
     whole = mosaic(tiles, columns, gap, np.nan)
@@ -251,8 +245,7 @@ def hidden_units(here: Plane, params: Parameters) -> Figure:
         left, top = k % columns * (wide + gap), k // columns * (high + gap)
         text = f"{unit + 1}: {_strength_text(params, unit)}"
         axes.text(left + wide / 2, top - 1, text, ha="center", va="bottom", size=9, color=INK)
-    scale_bar(place(figure, 5.62, 0.3, 0.14, height - 0.45), SIGNED, 0, 1, ticks=[0, 0.5, 1])
-    figure.axes[-1].set_yticklabels(["0 off", "0.5", "1 on"])
+    scale_bar(place(figure, 5.62, 0.3, 0.14, height - 0.45), SIGNED, ACTIVATIONS)
     return figure
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from handgrad.backprop import Activations
 from handgrad.dashboard.pictures.canvas import (
+    ACTIVATIONS,
     FAINT,
     INK,
     NEGATIVE,
@@ -49,15 +50,12 @@ def saturation_map(
     )
     axes = place(figure, 0.75, 0.65, 4.75, 3.65)
     axes.imshow(shown, cmap=SIGNED, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    axes.set_ylabel("hidden unit", size=11)
-    axes.set_xlabel("examples, sorted by class", size=11)
+    axes.set(xlabel="examples, sorted by class", ylabel="hidden unit")
     number = len(shown)
     ticks = np.unique(np.linspace(0, number - 1, min(number, 6)).round().astype(int))
-    axes.set_yticks(ticks)
-    axes.set_yticklabels(ticks + 1)
+    axes.set_yticks(ticks, ticks + 1)
     mark_classes(axes, labels[order], class_names)
-    scale_bar(place(figure, 5.62, 0.65, 0.14, 3.65), SIGNED, 0, 1, ticks=[0, 0.5, 1])
-    figure.axes[-1].set_yticklabels(["0 off", "0.5", "1 on"])
+    scale_bar(place(figure, 5.62, 0.65, 0.14, 3.65), SIGNED, ACTIVATIONS)
     return figure
 
 
@@ -72,9 +70,9 @@ def mark_classes(axes, sorted_labels: np.ndarray, class_names: tuple[str, ...]) 
     starts = np.flatnonzero(np.diff(sorted_labels, prepend=-1))
     ends = np.append(starts[1:], len(sorted_labels))
     axes.vlines(starts[1:] - 0.5, *axes.get_ylim(), colors=INK, linewidth=0.6)
-    axes.set_xticks((starts + ends - 1) / 2)
     room = max(1, round(55 / len(starts)))
-    axes.set_xticklabels([shortened(class_names[sorted_labels[s]], room) for s in starts])
+    names = [shortened(class_names[sorted_labels[s]], room) for s in starts]
+    axes.set_xticks((starts + ends - 1) / 2, names)
     axes.tick_params(axis="x", length=0)
 
 
@@ -103,16 +101,14 @@ def slopes(z1: Tensor) -> Figure:
             axes.axvspan(side * edge, side * reach, color="#e8e8e8", linewidth=0)
         axes.set_xlim(-reach, reach)
     upper.plot(at, curve, color=INK, linewidth=2)
-    upper.set(ylim=(0, 0.27), yticks=[0, 0.25], xticklabels=[])
-    upper.set_ylabel("slope s'(z)", size=11)
+    upper.set(ylim=(0, 0.27), yticks=[0, 0.25], xticklabels=[], ylabel="slope s'(z)")
     upper.axhline(float(measured.mean_slope), color=POSITIVE, linewidth=1.5, linestyle="--")
     upper.text(reach * 0.98, float(measured.mean_slope) + 0.008, "mean s'(z1)", size=10)
     upper.texts[-1].set(ha="right", color=POSITIVE)
     counts, edges = np.histogram(values, BINS, range=(-reach, reach))
     shares = counts / max(len(values), 1)
     lower.stairs(shares, edges, fill=True, color=NEGATIVE)
-    lower.set_xlabel("z1 of the hidden units", size=11)
-    lower.set_ylabel("share of all z1", size=11)
+    lower.set(xlabel="z1 of the hidden units", ylabel="share of all z1")
     lower.set_yticks([0, float(f"{shares.max():.2g}")])
     lower.tick_params(color=FAINT)
     return figure

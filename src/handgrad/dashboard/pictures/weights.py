@@ -13,7 +13,6 @@ from handgrad.dashboard.pictures.canvas import (
     POSITIVE,
     SIGNED,
     array,
-    bare,
     canvas,
     mosaic,
     place,
@@ -52,7 +51,7 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
     )
     for k, (name, matrix) in enumerate(matrices.items()):
         limit = _robust_limit(matrix[units])
-        axes = bare(place(figure, 0.15 + 4.95 * k, 0.12, 4.0, 4.0))
+        axes = place(figure, 0.15 + 4.95 * k, 0.12, 4.0, 4.0)
         axes.imshow(
             _mosaic_of(matrix[units], image_shape),
             cmap=SIGNED,
@@ -109,9 +108,8 @@ def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
         bottom = 0.55 + (len(bands) - 1 - k) * (high + 0.35)
         axes = place(figure, named, bottom, columns * cell, high)
         _draw_band(axes, weights[:, band], bias[:, None], largest, units[band], columns)
-        axes.set_yticks(range(len(outputs)))
-        axes.set_yticklabels([shortened(names[each], 12) for each in outputs])
-    figure.axes[-1].set_xlabel("hidden unit, and the bias b2", size=11)
+        axes.set_yticks(range(len(outputs)), [shortened(names[each], 12) for each in outputs])
+    figure.axes[-1].set_xlabel("hidden unit, and the bias b2")
     return figure
 
 
@@ -137,8 +135,8 @@ def _draw_band(
     axes.add_collection(_squares(weights, np.arange(len(units)), largest))
     axes.add_collection(_squares(bias, np.array([columns - 1]), largest))
     step = -(-columns // 8)
-    axes.set_xticks([*range(0, len(units), step), columns - 1])
-    axes.set_xticklabels([*(str(unit + 1) for unit in units[::step]), "b2"])
+    ticks = [*range(0, len(units), step), columns - 1]
+    axes.set_xticks(ticks, [*(str(unit + 1) for unit in units[::step]), "b2"])
     axes.tick_params(length=0)
 
 
