@@ -12,11 +12,7 @@ from typing_extensions import override
 
 from handgrad.backprop import Gradients, Parameters
 from handgrad.dashboard import equations, hparams
-from handgrad.dashboard.histograms import (
-    EXAMPLES,
-    histogram_summary,
-    precision_recall_summary,
-)
+from handgrad.dashboard.histograms import EXAMPLES, histogram_summary, precision_recall_summary
 from handgrad.dashboard.loggers import EventLog
 from handgrad.dashboard.report import Facts, render
 from handgrad.dashboard.scalars import ObservedUpdate, Scalars

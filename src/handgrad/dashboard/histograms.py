@@ -46,15 +46,11 @@ def histogram_summary(
     params: Parameters, activations: Activations, gradients: Gradients
 ) -> Summary:
     """Return histograms of parameters, gradients and activations whose values are finite."""
-    groups = {
-        "parameters": params._asdict(),
-        "gradients": gradients._asdict(),
-        "activations": activations._asdict(),
-    }
+    groups = {"parameters": params, "gradients": gradients, "activations": activations}
     values = []
     for group, names in HISTOGRAMS.items():
         for name in names:
-            tensor = groups[group][name]
+            tensor = getattr(groups[group], name)
             if tensor is not None and (drawn := histogram(f"{group}/{name}", tensor)):
                 values += drawn.value
     return Summary(value=values)

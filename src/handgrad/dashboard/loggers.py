@@ -23,10 +23,8 @@ from typing_extensions import override
 
 from handgrad.dashboard.sections import DESCRIPTIONS
 
-END = (
-    "cost/test",
-    "run/fit_seconds",
-)  # written at the end of a training, and again if that end is repeated
+# Written at the end of a training, and again if that end is repeated.
+END = ("cost/test", "run/fit_seconds")
 
 
 class CsvLog(CSVLogger):

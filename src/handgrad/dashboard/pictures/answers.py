@@ -108,7 +108,8 @@ def hardest_images(
         of: which examples they are, such as "validation".
     """
     rows = -(-len(images) // ACROSS)
-    figure = canvas(6.4, 0.7 + 1.72 * rows, _hardest_title(wrong, of), HARDEST_EXPLAINED)
+    explanation = "the largest gradients, largest first; red: wrong; percent: A2 of the answer"
+    figure = canvas(6.4, 0.7 + 1.72 * rows, _hardest_title(wrong, of), explanation)
     axes = place(figure, 0, 0, 6.4, 1.72 * rows)  # its unit is an inch
     for k, (image, (label, answer)) in enumerate(zip(images, captions, strict=True)):
         middle, top = 0.9 + 1.53 * (k % ACROSS), 1.72 * (rows - k // ACROSS)
@@ -120,9 +121,6 @@ def hardest_images(
     axes.set(xlim=(0, 6.4), ylim=(0, 1.72 * rows), aspect="auto")
     axes.set_axis_off()
     return figure
-
-
-HARDEST_EXPLAINED = "the largest gradients, largest first; red: wrong; percent: A2 of the answer"
 
 
 def _hardest_title(wrong: np.ndarray, of: str) -> str:
