@@ -70,6 +70,8 @@ class SignalStop(Checkpoint):
                 f"ckpt_path=last hydra.run.dir={folder}",
                 file=sys.stderr,
             )
+        # The signal may yet be passed on to this device, and must not interrupt its exit.
+        signals.STATE.received = signals.STATE.received or number
         sys.exit(128 + number)
 
     @override

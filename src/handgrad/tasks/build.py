@@ -167,7 +167,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
     flags = dict(config["trainer"])
     if flags["precision"] == "16-mixed" and not torch.cuda.is_available():
         raise BadInput(
-            "trainer.precision=16-mixed needs a GPU, and this machine has none; use bf16-mixed, "
+            "trainer.precision=16-mixed requires a GPU, and this machine has none; use bf16-mixed, "
             "bf16-true, 32-true or 64-true"
         )
     hide_hints()
