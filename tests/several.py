@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import traceback
 from pathlib import Path
 
 import lightning as L
@@ -50,6 +51,9 @@ def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
             launch.run_task(job)
         except Failed as error:
             (job.folder / f"device{rank}.error").write_text(str(error))
+        except BaseException:
+            (job.folder / f"device{rank}.trace").write_text(traceback.format_exc())
+            raise
 
 
 def run_on(devices: int, jobs: list[launch.Job], folder: Path) -> None:
@@ -67,4 +71,6 @@ def run_on(devices: int, jobs: list[launch.Job], folder: Path) -> None:
         if process.exitcode != 0:
             for each in processes:
                 each.kill()
-            raise AssertionError(f"a device ended with {process.exitcode}; its error is above")
+            traces = sorted(folder.glob("*/*.trace"), key=lambda each: each.stat().st_mtime)
+            said = "\n".join(f"{each}:\n{each.read_text()}" for each in traces)
+            raise AssertionError(f"a device ended with {process.exitcode}; first to last:\n{said}")
