@@ -213,7 +213,7 @@ def test_a_root_that_is_a_file_is_refused(tmp_path, stand_in):
         (FILES[1], lambda content: b"PK" + content, "not an IDX file"),
         (FILES[1], lambda content: gzip.compress(content)[:-3], "damaged gzip"),
         (FILES[1], lambda content: packed(np.zeros(11, np.uint8)), "15 pictures"),
-        (FILES[1], lambda content: packed(np.full(15, 10, np.uint8)), "the label 10"),
+        (FILES[1], lambda content: packed(np.full(15, 10, np.uint8)), "has label 10"),
         (FILES[2], lambda content: packed(np.zeros((5, 2, 3), np.uint8)), "different sizes"),
         (FILES[3], lambda content: packed(np.zeros(0, np.uint8)), "announces 0 values"),
     ],

@@ -193,7 +193,7 @@ CSVS = {
     "nothing": File("", "empty"),
     "a header alone": File("u,v,kind\n", "a header but no rows"),
     "blank lines": File("\n\n", "only blank lines"),
-    "too few to split": File("u,v,kind\n1,2,a\n2,3,b\n", "data.validation none training"),
+    "too few to split": File("u,v,kind\n1,2,a\n2,3,b\n", "data.validation no training"),
     "ragged": File(with_row(3, "1,cat"), "line 5: 2 cells, 3"),
     "too many": File(with_row(3, "1,2,3,cat"), "line 5: 4 cells, 3"),
     "no number": File(with_row(3, "1,x,cat"), "line 5: column 'v' 'x' 1"),
@@ -443,7 +443,7 @@ def test_a_run_folder_that_cannot_be_one_is_one_line(train: Train, tmp_path: Pat
     assert train(*short, into=tmp_path / "folder").code == 0
 
 
-# What is accepted and looks like a slip.
+# What is accepted but looks like a mistake.
 
 
 def test_slips_are_warned_of_in_one_line_each(

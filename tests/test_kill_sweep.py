@@ -1,4 +1,4 @@
-"""Whatever kills a run, at whatever moment: it goes on to the end of one that was left alone."""
+"""Whatever kills a run, at whatever moment: resumed, it ends like one that was left alone."""
 
 import pytest
 from kill_sweep import sweep

@@ -27,7 +27,7 @@ PLANTED = ("backward=custom", "backward.function=planted.spoils_dz1", "check.at_
 
 @pytest.fixture
 def spoiled(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The position in the training part of an example whose dz1 is NaN from now on."""
+    """The position in the training split of an example whose dz1 is NaN from now on."""
     monkeypatch.syspath_prepend(str(ROOT / "tests"))
     data = fit(*IRIS, "trainer.max_steps=1").data
     inputs, _ = data.splits["train"].rows(slice(None))
@@ -37,7 +37,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def update_with(fitted: Fitted, position: int) -> tuple[int, list[int]]:
-    """The first update that sees an example, and all that it sees, in the training part."""
+    """The first update that sees an example, and all that it sees, in the training split."""
     plan = fitted.data.plan()
     order = plan.order(0).tolist()
     place = order.index(position)

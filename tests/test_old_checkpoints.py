@@ -88,7 +88,7 @@ def test_it_resumes_to_the_weights_of_the_code_of_before(train: Train, old_run: 
     rounds_alike = all(map(torch.equal, weights(again.folder).values(), weights(old_run).values()))
     done = train(*SETTINGS, "trainer.max_epochs=8", "ckpt_path=last", into=old_run)
     assert done.code == 0, done.err
-    assert "going on after update 20" in done.out
+    assert "last.ckpt after update 20" in done.out
     expected = torch.load(KEPT / "longer.pt", weights_only=True)
     tolerance = 0 if rounds_alike else 1e-5  # another processor rounds otherwise
     torch.testing.assert_close(weights(old_run), expected, rtol=tolerance, atol=tolerance)

@@ -166,7 +166,9 @@ def test_planting_leaves_the_equations_themselves_alone() -> None:
 @pytest.mark.parametrize("name", RIGHT_UNDER)
 def test_a_line_that_is_right_under_this_cost_is_refused(name: str) -> None:
     cost = COSTS[name.removesuffix("_delta")]
-    with pytest.raises(ValueError, match=f"backward.mistake={name}: not a mistake under this cost"):
+    with pytest.raises(
+        ValueError, match=f"backward.mistake={name}: this dz2 is right under the cost"
+    ):
         rules.mistake(cost, name)
 
 

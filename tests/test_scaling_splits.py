@@ -209,7 +209,7 @@ def test_a_split_that_the_source_fixes_is_taken():
         (0.1, float("nan"), "data.test=nan"),
         (None, 0.2, "data.validation=None"),
         (True, 0.2, "data.validation=True"),
-        (0.5, 0.5, "leave none of the 20"),
+        (0.5, 0.5, "leave no training data: there are 20"),
     ],
 )
 def test_wrong_fractions_are_refused(validation, test, message):

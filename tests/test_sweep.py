@@ -132,7 +132,7 @@ def test_a_sweep_ends_with_one_line_a_run_and_the_worst_code(train: Train, tmp_p
     assert {"results.png", "results.md", "multirun.yaml"} <= files(sweep)
 
 
-def test_a_sweep_started_again_goes_on_where_it_was(train: Train, tmp_path: Path) -> None:
+def test_a_sweep_started_again_continues(train: Train, tmp_path: Path) -> None:
     sweep = tmp_path / "logs" / "grid"
     grid = ("-m", "data=iris", "trainer.max_epochs=2", *QUICK[1:])
     assert train(*grid, "seed=1,2").code == 0
@@ -150,7 +150,7 @@ def test_a_sweep_started_again_goes_on_where_it_was(train: Train, tmp_path: Path
     assert len(lines(sweep)) == 3
     other = train(*grid, "seed=1,2", "model.init=zeros")
     assert other.code == 2
-    assert other.err.startswith("train.py: hydra.sweep.dir=logs/grid: contains another sweep")
+    assert other.err.startswith("train.py: hydra.sweep.dir=logs/grid: belongs to another sweep")
     assert other.err.count("\n") == 1
 
 
@@ -203,7 +203,7 @@ def tried(folder: Path) -> set[tuple[str, str]]:
     return {(line["run"], line["accuracy/val"]) for line in lines(folder)}
 
 
-def test_a_search_from_before_the_classes_moved_goes_on(train: Train) -> None:
+def test_a_search_from_before_the_classes_moved_continues(train: Train) -> None:
     search = (*SEARCH, "trainer.max_epochs=1", "optimizer=sgd")
     first = train(*search, "tune.trials=1")
     assert first.code == 0, first.err

@@ -54,6 +54,8 @@ def test_a_signal_under_torchrun_saves_and_ends_all(
     until(lambda: not any(map(is_running, ranks)), LONGEST)
     print(f"{whom}, signal {number}: exit code {code} after {time.monotonic() - begin:.1f} s")
     assert code == 1
-    told = re.findall(r"stopped by (\w+) after update (\d+); go on", (tmp_path / "err").read_text())
+    told = re.findall(
+        r"stopped by (\w+) after update (\d+); continue", (tmp_path / "err").read_text()
+    )
     assert told == [(number.name, str(last(tmp_path)["global_step"]))]
     assert list(tmp_path.rglob("*.tmp")) == []

@@ -241,7 +241,7 @@ class TwoLayerNetwork(L.LightningModule):
         }
 
     def go_on_gathering(self, gathered: dict[str, Any]) -> None:
-        """Go on from what was gathered before."""
+        """Continue from what was gathered before."""
         self.updates.tally.resume(Sums(*gathered["window"]), self.device)
         self.epoch = Sums(*gathered["epoch"])
         self.figures, self.published = dict(gathered["figures"]), dict(gathered["published"])

@@ -1,4 +1,4 @@
-"""Runs are killed at random moments and go on: the end must be that of a run left alone.
+"""Runs are killed at random moments and resumed: the end must be that of a run left alone.
 
     python tests/tools/kill_sweep.py
 

@@ -1,4 +1,4 @@
-"""Exceptions and warnings for users: wrong input, a failed run, and what looks like a slip."""
+"""Exceptions and warnings for users: wrong input, a failed run, and probable mistakes."""
 
 LONGEST = 1000  # characters of a line; a name in the user's file may have more
 
@@ -28,7 +28,7 @@ class WrongGradient(Failed):
 
 
 def warn(text: str) -> None:
-    """Print one line on input that is accepted and yet looks like a slip."""
+    """Warn in one line of input that is accepted but looks like a mistake."""
     print(f"train.py: warning: {printable(text)}")
 
 

@@ -42,7 +42,7 @@ class Arrays(Source):
         features, labels = read(file, target_required)
         for array in (features, labels):
             if array is not None and array.dtype == np.longdouble != np.float64:
-                raise ValueError(f"{file} contains {array.dtype} numbers; save them as float64")
+                raise ValueError(f"{file} contains numbers of type {array.dtype}; save float64")
         features, names, image_shape = _features(features, str(file), known)
         check_features(features, names, str(file), _place, warn=known is None)
         target, multi_label = None, known.multi_label if known else False

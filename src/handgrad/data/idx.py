@@ -129,7 +129,7 @@ class _IdxImages(Source):
             )
         if labels.max() >= len(self.class_names):
             raise ValueError(
-                f"{files[1]} has the label {labels.max()}, of {len(self.class_names)} classes"
+                f"{files[1]} has label {labels.max()}; there are {len(self.class_names)} classes"
             )
         return images, labels
 

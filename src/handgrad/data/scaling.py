@@ -18,7 +18,7 @@ def check_scale(scale: str) -> str:
         ValueError: unless it is none, standard, minmax or a division such as /255.
     """
     if scale not in ("none", "standard", "minmax") and _division(scale) is None:
-        raise ValueError(f"data.scale={scale}: auto, none, standard, minmax or a division as /255")
+        raise ValueError(f"data.scale={scale}: must be auto, none, standard, minmax or /NUMBER")
     return scale
 
 

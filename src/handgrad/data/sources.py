@@ -29,9 +29,11 @@ class _TruthTable(Source):
     def __init__(self, *, bits: int, targets: list[float]) -> None:
         """Check the two keys."""
         if not isinstance(bits, int) or not 2 <= bits <= 16:
-            raise ValueError(f"data.bits={bits}: a whole number from 2 to 16")
+            raise ValueError(f"data.bits={bits}: must be a whole number from 2 to 16")
         if len(targets) != 2 or not all(0 <= target <= 1 for target in targets):
-            raise ValueError(f"data.targets={targets}: two numbers in 0..1, for false and for true")
+            raise ValueError(
+                f"data.targets={targets}: must be two numbers in [0, 1], for false and for true"
+            )
         self.bits, self.targets = bits, np.asarray(targets, dtype=np.float64)
 
     @abstractmethod
@@ -135,9 +137,9 @@ class _Generated(Source):
     def __init__(self, *, examples: int, noise: float, seed: int) -> None:
         """Check the three keys."""
         if not isinstance(examples, int) or examples < 4:
-            raise ValueError(f"data.examples={examples}: a whole number, 4 or more")
+            raise ValueError(f"data.examples={examples}: must be a whole number, 4 or more")
         if not (isinstance(noise, (int, float)) and math.isfinite(noise) and noise >= 0):
-            raise ValueError(f"data.noise={noise}: a finite number, 0 or more")
+            raise ValueError(f"data.noise={noise}: must be a finite number, 0 or more")
         self.examples, self.noise, self.seed = examples, float(noise), seed
 
     @abstractmethod

@@ -123,8 +123,8 @@ def _sizes(n_examples: int, validation: float | None, test: float | None) -> dic
         sizes[key] = max(round(fraction * n_examples), int(fraction > 0))
     if sum(sizes.values()) >= n_examples:
         raise ValueError(
-            f"data.validation={validation} and data.test={test} leave none of the "
-            f"{n_examples} examples for training"
+            f"data.validation={validation} and data.test={test} leave no training "
+            f"data: there are {n_examples} examples"
         )
     return sizes
 

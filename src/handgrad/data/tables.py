@@ -240,7 +240,7 @@ def _target(
         )
     chosen = tuple(one if isinstance(one, str) else _by_index(names, one, title) for one in wanted)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"data.target={target}: one column or more, each once")
+        raise ValueError(f"data.target={target}: must be one or more columns, each named once")
     taken = [one for one in chosen if known and one in known.feature_names]
     if taken and required:
         raise ValueError(f"data.target={target}: '{taken[0]}' of {title} is a feature of the model")
@@ -254,7 +254,7 @@ def _several(target: Target) -> TypeGuard[Sequence[str | int]]:
 
 def _by_index(names: Sequence[str], index: object, title: str) -> str:
     if not isinstance(index, int) or isinstance(index, bool):
-        raise ValueError(f"data.target={index}: a column's name, its index, or a list of them")
+        raise ValueError(f"data.target={index}: must be a column's name, its index, or a list")
     if not -len(names) <= index < len(names):
         raise ValueError(
             f"data.target={index}: {title} has {len(names)} columns, "

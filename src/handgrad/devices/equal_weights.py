@@ -46,7 +46,7 @@ class DriftCheck(Callback):
         if names := _differing(dict(pl_module.named_parameters())):
             raise Failed(
                 f"the devices' weights differ in {', '.join(names)} after update "
-                f"{trainer.global_step}: from here on the training is worthless"
+                f"{trainer.global_step}: the training is invalid from here on"
             )
 
     @override

@@ -197,7 +197,7 @@ class FlatSpot:
 
 
 def flat_spot(cost: Cost, *, offset: float = 0.1) -> FlatSpot:
-    """Return the rule that adds a constant to sigma', so that saturated units go on learning.
+    """Return the rule that adds a constant to sigma', so that saturated units keep learning.
 
     S. Fahlman, An empirical study of learning speed in back-propagation networks,
     CMU-CS-88-162 (1988), section 3.1.

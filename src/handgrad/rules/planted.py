@@ -70,8 +70,8 @@ def mistake(
         )
     if RIGHT_UNDER.get(mistake) is cost.dz2:
         raise ValueError(
-            f"backward.mistake={mistake}: not a mistake under this cost, whose dz2 it is; "
-            "choose the other cost= or another mistake"
+            f"backward.mistake={mistake}: this dz2 is right under the cost of this run; "
+            "choose the other cost or another mistake"
         )
     return partial(plant(MISTAKES[mistake]), dz2=cost.dz2)
 

@@ -1,1 +1,1 @@
-"""Files that a run leaves in its folder, and how a training goes on from them."""
+"""Files that a run leaves in its folder, and how a training resumes from them."""

@@ -143,7 +143,7 @@ def read(path: Path) -> dict[str, Any]:
 def glance(path: Path) -> dict[str, Any]:
     """Return what a checkpoint's file contains without checking its bytes or reading its tensors.
 
-    It is for a look at the settings. A training goes on only from what `read` returns.
+    It is for a look at the settings. A training resumes only from what `read` returns.
 
     Raises:
         Damaged: if it is not a checkpoint.

@@ -1,7 +1,7 @@
 """Checkpoints of a run: the best state, the last one and the one before it, and what they contain.
 
 A state is saved between two updates, or after everything that ends an epoch: validation, the
-scheduler's step, the figures. From there a run goes on as if it had never stopped.
+scheduler's step, the figures. From there a run continues as if it had never stopped.
 
 A resumed training takes its weights, the optimizer's averages of gradients and the place in the
 schedule from the checkpoint. Its settings are those of the command line: the same ones, or such as
@@ -63,7 +63,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from another run with a copy of its best state, if that still exists."""
+        """Continue from another run with a copy of its best state, if that still exists."""
         theirs = Path(state_dict["best_model_path"])
         if not theirs.is_file():
             return
@@ -176,7 +176,7 @@ class Resumable(Callback):
             if not bool(weights.isfinite().all()):
                 raise Failed(f"{name} is not finite after update {trainer.global_step}: not saved")
         for logger in trainer.loggers:
-            logger.save()  # a run that goes on from here does not write these points again
+            logger.save()  # a run resumed from here does not write these points again
         assert isinstance(pl_module, TwoLayerNetwork)
         checkpoint["config"], checkpoint["fingerprint"] = self.config, self.fingerprint
         checkpoint["gathered"] = pl_module.gathered()

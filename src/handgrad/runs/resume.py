@@ -66,7 +66,7 @@ def find(
         network: as this run has made it.
 
     Raises:
-        BadInput: if there is no such checkpoint, or this run cannot go on from it.
+        BadInput: if there is no such checkpoint, or this run cannot resume it.
     """
     ckpt_path = config["ckpt_path"]
     if ckpt_path is None:
@@ -81,7 +81,7 @@ def find(
     if _is_finished(config, checkpoint) and loading.figures(run).get("run/updates") == updates:
         notes.append(f"nothing is left to do: {run} made all of its {updates} updates")
         return Start(path, updates, notes, nothing_left=True)
-    notes.append(f"going on after update {updates} of {path}")
+    notes.append(f"resuming {path} after update {updates}")
     was, now = checkpoint["config"]["optimizer"]["lr"], config["optimizer"]["lr"]
     if was != now:
         notes.append(f"optimizer.lr={was} in the checkpoint, {now} from here on")
@@ -117,7 +117,7 @@ def _check_fits(
     if changed and config["on_change"] == "stop":
         raise BadInput(
             f"ckpt_path={path}: it was trained with {'; with '.join(changed)}; "
-            "on_change=accept goes on all the same"
+            "on_change=accept resumes it nevertheless"
         )
 
 
@@ -150,7 +150,7 @@ def _is_finished(config: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
 
 @runtime_checkable
 class _GoesOn(Protocol):
-    """A logger whose files go on where an earlier life of the run stopped."""
+    """A logger whose files continue where an earlier life of the run stopped."""
 
     def forget_after(self, step: int) -> None:
         """Drop the points after an update, or all of them if it is -1."""

@@ -25,7 +25,7 @@ def _agreed_signal(trainer: L.Trainer) -> int:
 
 
 class SignalStop(Checkpoint):
-    """Stops the training on a signal, in a state from which it goes on as if it had never stopped.
+    """Stops the training on a signal, in a state from which it can be resumed without a trace.
 
     A single process stops after the current update, and several stop after the current block. After
     the last block of an epoch they stop after everything that ends the epoch.
@@ -66,8 +66,8 @@ class SignalStop(Checkpoint):
         if trainer.is_global_zero:
             folder = self.last.path.parent.parent
             print(
-                f"stopped by {Signals(number).name} after update {trainer.global_step}; go on with "
-                f"ckpt_path=last hydra.run.dir={folder}",
+                f"stopped by {Signals(number).name} after update {trainer.global_step}; "
+                f"continue with ckpt_path=last hydra.run.dir={folder}",
                 file=sys.stderr,
             )
         # The signal may yet be passed on to this device, and must not interrupt its exit.

@@ -193,7 +193,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
         quoted = f"'{key or 'KEY'}=\"{value or 'VALUE'}\"'"
-        return f"{error.override}: is not KEY=VALUE; quote an unusual value twice, as in {quoted}"
+        return f"{error.override} is not KEY=VALUE; quote an unusual value twice, as in {quoted}"
     if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
         return " ".join(f"{error.full_key}: {error.msg}".split())
     if isinstance(error, TypeError) or "Config group override must be" in text:

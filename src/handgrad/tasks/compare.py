@@ -27,7 +27,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     """
     runs = read(config["compare"]["runs"])
     if len(runs) < 2:
-        raise BadInput("compare.runs: needs at least two runs, or a sweep's folder")
+        raise BadInput("compare.runs: at least two runs, or a sweep's folder, are required")
     keys = _differences(runs)
     rows = []
     for each in runs:
@@ -82,7 +82,7 @@ def _runs_in(folder: Path) -> list[Path]:
         return [folder.resolve()]
     below = sorted(path.parents[1].resolve() for path in folder.rglob("checkpoints/last.ckpt"))
     if not below:
-        raise BadInput(f"compare.runs: {folder} contains no trained run (checkpoints/last.ckpt)")
+        raise BadInput(f"compare.runs: {folder} contains no trained run (no checkpoints/last.ckpt)")
     return below
 
 

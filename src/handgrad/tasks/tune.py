@@ -1,6 +1,6 @@
 """Search for the best settings by trials, each validated and trained as task=train does.
 
-The trials are an Optuna study in a file that a later command goes on with. What a trial tries
+The trials are an Optuna study in a file that a later command continues. What a trial tries
 follows from the seed, its number and the trials before it, so that a search that was interrupted
 tries the same as one that was not.
 """

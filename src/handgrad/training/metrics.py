@@ -102,7 +102,7 @@ class Tally:
         return Sums(cost_sum, int(right), int(examples))
 
     def resume(self, sums: Sums, device: torch.device) -> None:
-        """Go on from earlier sums over all devices, which the first one takes over."""
+        """Continue from earlier sums over all devices, which the first one takes over."""
         first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
         wide = torch.float32 if device.type == "mps" else torch.float64
         self.pending, self.pending_size = [], 0

@@ -35,8 +35,8 @@ class Sweep(Callback):
             if (before, keys) != (same, swept):
                 was = " ".join([*(f"{key}={value}" for key, value in before.items()), *keys])
                 print(
-                    f"train.py: hydra.sweep.dir={self.folder}: contains another sweep, of {was}; "
-                    "name another folder",
+                    f"train.py: hydra.sweep.dir={self.folder}: belongs to another sweep "
+                    f"({was}); name another folder",
                     file=sys.stderr,
                 )
                 sys.exit(2)
