@@ -1,13 +1,18 @@
 """The user's own files: CSV, Parquet, .npz and .npy; each wrong one beside a right one."""
 
+import datetime
+import decimal
 import gzip
 import pickle
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from handgrad.data import checks
 from handgrad.data.arrays import Arrays
@@ -324,7 +329,7 @@ def test_a_wrong_parquet_file_is_refused(tmp_path):
     assert "not a readable Parquet file" in refusal(Parquet(path=path, target="kind"))
     frame = pd.DataFrame({"a": [1.0, None], "d": pd.to_datetime(["2020-01-01", "2020-01-02"])})
     frame.assign(y=[0, 1]).to_parquet(path)
-    assert "column 'd' contains '2020-01-01" in refusal(Parquet(path=path, target="y"))
+    assert "column 'd' has the type timestamp" in refusal(Parquet(path=path, target="y"))
     frame.assign(y=[0, 1]).drop(columns="d").to_parquet(path)
     assert "row 1 (the first is 0): feature 'a' is missing" in refusal(
         Parquet(path=path, target="y")
@@ -332,6 +337,113 @@ def test_a_wrong_parquet_file_is_refused(tmp_path):
     frame.drop(columns="a").to_parquet(path)
     frame.head(0).assign(y=[]).drop(columns="d").to_parquet(path)
     assert "a header but no rows" in refusal(Parquet(path=path, target="y"))
+
+
+def parquet(path: Path, **columns) -> Parquet:
+    pq.write_table(pa.table({"x": np.arange(8.0), **columns}), path / "t.parquet")
+    return Parquet(path=path / "t.parquet", target="y")
+
+
+DAY = datetime.date(2020, 1, 1)
+NESTED = {
+    "list": pa.array([[1.0, 2.0]] * 4 + [[None]] * 4),
+    "fixed_size_list": pa.array([[1.0, 2.0]] * 8, pa.list_(pa.float64(), 2)),
+    "large_list": pa.array([["a"]] * 8, pa.large_list(pa.string())),
+    "struct": pa.array([{"a": 1}] * 4 + [None] * 4),
+    "map": pa.array([[("a", 1)]] * 8, pa.map_(pa.string(), pa.int64())),
+}
+TIMES_AND_BYTES = {
+    "date32": pa.array([DAY, DAY + datetime.timedelta(1)] * 4),
+    "timestamp": pa.array([datetime.datetime(2020, 1, 1), datetime.datetime(2021, 1, 1)] * 4),
+    "duration": pa.array([datetime.timedelta(1), datetime.timedelta(2)] * 4),
+    "time64": pa.array([datetime.time(1), datetime.time(2)] * 4),
+    "binary": pa.array([b"1", b"2"] * 4),
+    "fixed_size_binary": pa.array([b"11", b"22"] * 4, pa.binary(2)),
+}
+BOTH = pa.array(["a", "b"] * 4)
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_a_nested_column_is_refused_by_its_name_and_type(tmp_path, kind):
+    as_target = refusal(parquet(tmp_path, y=NESTED[kind]))
+    assert f"column 'y' has the type {kind}<" in as_target
+    assert as_target.endswith("a target must have texts, whole numbers, booleans or dates")
+    as_feature = refusal(parquet(tmp_path, f=NESTED[kind], y=BOTH))
+    assert f"column 'f' has the type {kind}<" in as_feature
+    assert as_feature.endswith("a feature must have numbers, booleans or texts that spell numbers")
+
+
+@pytest.mark.parametrize("kind", TIMES_AND_BYTES)
+def test_times_and_bytes_are_classes_and_no_features_or_labels(tmp_path, kind):
+    examples = parquet(tmp_path, y=TIMES_AND_BYTES[kind]).read()
+    np.testing.assert_array_equal(examples.target, [0, 1] * 4)
+    assert len(examples.class_names) == 2
+    source = parquet(tmp_path, f=TIMES_AND_BYTES[kind], y=BOTH)
+    assert f"column 'f' has the type {kind}" in refusal(source)
+    source = parquet(tmp_path, y=TIMES_AND_BYTES[kind], z=np.zeros(8))
+    source.target = ["y", "z"]
+    assert f"column 'y' has the type {kind}" in refusal(source)
+
+
+def test_categories_decimals_and_spelt_numbers_are_features_and_classes(tmp_path):
+    spelt = ["1.5", "2.5"] * 4
+    columns = (
+        pa.array(spelt),
+        pa.array(spelt).dictionary_encode(),
+        pa.array([float(each) for each in spelt]).dictionary_encode(),
+        pa.array([decimal.Decimal(each) for each in spelt]),
+    )
+    for column in columns:
+        examples = parquet(tmp_path, f=column, y=column).read()
+        np.testing.assert_array_equal(examples.X[:, 1], [1.5, 2.5] * 4)
+        assert examples.class_names == ("1.5", "2.5")
+    text = refusal(parquet(tmp_path, f=pa.array(["u", "v"] * 4).dictionary_encode(), y=BOTH))
+    assert "column 'f' contains 'u', which is not a number" in text
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([None, True] * 4),
+        pa.array([None, 1] * 4),
+        pa.array([None, datetime.datetime(2020, 1, 1)] * 4),
+        pa.array([None, "a"] * 4).dictionary_encode(),
+        pa.nulls(8),
+    ],
+    ids=["boolean", "whole number", "timestamp", "category", "null"],
+)
+def test_a_null_is_a_missing_value_whatever_the_type(tmp_path, column):
+    assert "row 0 (the first is 0): the target has no value" in refusal(parquet(tmp_path, y=column))
+    if column.type in (pa.bool_(), pa.int64(), pa.null()):
+        text = refusal(parquet(tmp_path, f=column, y=BOTH))
+        assert "row 0 (the first is 0): feature 'f' is missing" in text
+
+
+def test_a_parquet_file_without_columns_or_with_one_name_twice_is_refused(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({}), path)
+    assert refusal(Parquet(path=path, target="y")).endswith("t.parquet has no columns")
+    pq.write_table(pa.Table.from_arrays([BOTH, BOTH], names=["x", "x"]), path)
+    assert "the same name twice: x" in refusal(Parquet(path=path, target="x"))
+
+
+def test_labels_that_differ_stay_different_classes():
+    known = class_labels(np.array([b"\xff", b"\xfe", b"a"]), "t", str).class_names
+    assert known == (r"\xfe", r"\xff", "a")
+    labels = class_labels(np.array(["1_0", "10", "10.0"]), "t", str)
+    assert set(labels.class_names) == {"1_0", "10", "10.0"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a01", "a1"), ("9007199254740993", "9007199254740992"), ("a01", "a001")]
+)
+def test_the_order_of_classes_is_the_same_in_every_process(one, other, monkeypatch):
+    found = []
+    for reverse in (False, True):  # a process has a set of texts in an order of its own
+        a_set = partial(sorted, reverse=reverse)
+        monkeypatch.setattr("handgrad.data.targets.set", a_set, raising=False)
+        found.append(class_labels(np.array([one, other]), "t", str).class_names)
+    assert found[0] == found[1]
 
 
 def test_parquet_without_the_extra_names_it(tmp_path, monkeypatch):

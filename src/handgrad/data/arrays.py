@@ -13,7 +13,7 @@ from handgrad.data.checks import (
     first_line,
     refuse_larger_than_memory,
 )
-from handgrad.data.examples import Examples, Known, Source, listed, pixel_names
+from handgrad.data.examples import Examples, Known, Source, listed, numbered, pixel_names
 from handgrad.data.targets import Labels, class_labels, output_labels
 
 
@@ -44,7 +44,7 @@ class Arrays(Source):
             if array is not None and array.dtype == np.longdouble != np.float64:
                 raise ValueError(f"{file} contains numbers of type {array.dtype}; save float64")
         features, names, image_shape = _features(features, str(file), known)
-        check_features(features, names, str(file), _place, warn=known is None)
+        check_features(features, names, str(file), numbered, warn=known is None)
         target, multi_label = None, known.multi_label if known else False
         class_names = known.class_names if known else ()
         if labels is not None:
@@ -105,10 +105,6 @@ def _reading(file: Path) -> Iterator[None]:
         raise ValueError(f"{file} is damaged or not a NumPy file: {first_line(error)}") from error
 
 
-def _place(row: int) -> str:
-    return f"row {row} (the first is 0)"
-
-
 def _features(
     features: np.ndarray, title: str, known: Known | None
 ) -> tuple[np.ndarray, tuple[str, ...], tuple[int, int] | None]:
@@ -145,10 +141,10 @@ def _labels(
         wanted = len(known.class_names) if known.multi_label else 1
         raise ValueError(f"{title}: the target is {labels.shape}, the model needs {wanted} columns")
     if not multi_label:
-        return class_labels(np.asarray(labels).reshape(-1), title, _place, known), False
+        return class_labels(np.asarray(labels).reshape(-1), title, numbered, known), False
     if labels.dtype.kind not in "buif":
         raise ValueError(f"{title}: the target is {labels.dtype}; numbers in [0, 1] are required")
     names = known.class_names if known else tuple(f"y{i}" for i in range(labels.shape[1]))
     if len(names) != labels.shape[1]:
         raise ValueError(f"{title} has {labels.shape[1]} outputs, the model {len(names)}")
-    return output_labels(labels, names, title, _place, warn=known is None), True
+    return output_labels(labels, names, title, numbered, warn=known is None), True

@@ -3,11 +3,13 @@
 A feature must be a finite number; a constant or a huge one is worth a warning.
 """
 
+import gzip
 import os
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -122,6 +124,13 @@ def existing_file(path: str | Path | None, key: str = "data.path") -> Path:
     if empty:
         raise ValueError(f"{key}={path} is empty (0 bytes)")
     return file
+
+
+def unpacked(file: Path) -> IO[bytes]:
+    """Return the file's bytes, unpacked where it begins like gzip, whatever it is called."""
+    with file.open("rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(file) if zipped else file.open("rb")
 
 
 def refuse_larger_than_memory(file: Path, size: int | None = None) -> None:

@@ -144,6 +144,11 @@ def listed(names: tuple[str, ...] | list[str], most: int = 8) -> str:
     return ", ".join(str(name) for name in names[:most]) + more
 
 
+def numbered(row: int) -> str:
+    """Return how a row is called in a file without lines."""
+    return f"row {row} (the first is 0)"
+
+
 def pixel_names(image_shape: tuple[int, int]) -> tuple[str, ...]:
     """Return the feature names of a picture, row by row: pixel_0_0, pixel_0_1, ..."""
     rows, columns = image_shape

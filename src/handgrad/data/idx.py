@@ -10,14 +10,14 @@ import tempfile
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from handgrad.data.checks import existing_file, first_line
+from handgrad.data.checks import existing_file, first_line, unpacked
 from handgrad.data.examples import (
     TEST,
     TRAIN,
@@ -242,7 +242,7 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
     """
     existing_file(file, "data.root")
     try:
-        with _unpacked(file) as stream:
+        with unpacked(file) as stream:
             content = stream.read(LARGEST)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{file} is damaged gzip: {first_line(error)}") from error
@@ -256,17 +256,10 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def _unpacked(file: Path) -> BinaryIO:
-    """Return the file's bytes, unpacked where it begins like gzip, whatever it is called."""
-    with file.open("rb") as stream:
-        zipped = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(file) if zipped else file.open("rb")  # type: ignore[return-value]
-
-
 def unpacked_md5(file: Path) -> str:
     """Return the MD5 checksum of a file's content, unpacked where it is gzipped."""
     digest = hashlib.md5(usedforsecurity=False)
-    with _unpacked(file) as stream:
+    with unpacked(file) as stream:
         while chunk := stream.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()

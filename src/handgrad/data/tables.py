@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TextIO, TypeGuard
@@ -21,13 +23,21 @@ from handgrad.data.checks import (
     existing_file,
     first_line,
     refuse_larger_than_memory,
+    unpacked,
 )
-from handgrad.data.examples import Examples, Known, Source, listed
+from handgrad.data.examples import Examples, Known, Source, listed, numbered
 from handgrad.data.targets import Labels, Place, class_labels, output_labels
 
 LONGEST_LINE = 2**24  # characters; a file that is not a table may be a single line
 BYTES_PER_CELL = 40  # of a table that is read: the cell of the frame, its copy, a short text
 MISSING = ["", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "None", "?"]  # not a number
+
+_NUMERIC = r"u?int\d+|halffloat|float|double|decimal\d+|bool|null|(large_)?string"
+NUMBERS = (_NUMERIC, "numbers, booleans or texts that spell numbers")  # types of Arrow, and words
+CLASSES = (
+    _NUMERIC + r"|date\d+|time\d+|timestamp|duration|((large|fixed_size)_)?binary",
+    "texts, whole numbers, booleans or dates",
+)
 
 Target = str | int | Sequence[str | int] | None  # of data.target
 
@@ -60,9 +70,9 @@ class Table(Source):
     def frame(self, file: Path, names: list[str], columns: _Columns) -> pd.DataFrame:
         """Return the chosen columns of the file."""
 
-    @abstractmethod
     def place(self, file: Path, row: int) -> str:
         """Return how a row of the frame is found in the file."""
+        return numbered(row)
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
         """See Source.read."""
@@ -73,10 +83,7 @@ class Table(Source):
         frame = self.frame(file, names, columns)
         if not len(frame):
             raise ValueError(f"{file} has a header but no rows")
-
-        def place(row: int) -> str:
-            return self.place(file, row)
-
+        place = partial(self.place, file)
         features = _numbers(frame, columns.features, str(file), place)
         check_features(features, columns.features, str(file), place, warn=known is None)
         labels = _labels(frame, columns, str(file), place, known)
@@ -143,7 +150,12 @@ class Csv(Table):
 
 
 class Parquet(Table):
-    """A Parquet file, read by the extra `parquet` (pyarrow)."""
+    """A Parquet file, read by the extra `parquet` (pyarrow).
+
+    A feature has numbers, booleans or texts that spell numbers, and so have several labels. A class
+    may also be any other text, or a date. A column of lists, structs, maps or anything else is
+    refused by its type.
+    """
 
     def names(self, file: Path) -> list[str]:
         """Return all columns but those that pandas wrote as the index of the rows."""
@@ -156,13 +168,20 @@ class Parquet(Table):
 
     def frame(self, file: Path, names: list[str], columns: _Columns) -> pd.DataFrame:
         """See Table.frame."""
+        chosen = [*columns.features, *columns.target]
         with _parquet(file) as parquet:
-            table = parquet.read_table(file, columns=[*columns.features, *columns.target])
-            return table.to_pandas(ignore_metadata=True)
-
-    def place(self, file: Path, row: int) -> str:
-        """Return the row, counted from 0: the format has no lines."""
-        return f"row {row} (the first is 0)"
+            schema = parquet.read_schema(file)
+        for name in chosen:
+            role = "target" if name in columns.target else "feature"
+            one_class = role == "target" and not columns.multi_label
+            accepted, words = CLASSES if one_class else NUMBERS
+            kind = schema.field(name).type
+            if not re.match(rf"(dictionary<values=)?({accepted})\b", str(kind)):
+                raise ValueError(
+                    f"{file}: column '{name}' has the type {kind}; a {role} must have {words}"
+                )
+        with _parquet(file) as parquet:
+            return parquet.read_table(file, columns=chosen).to_pandas(ignore_metadata=True)
 
 
 def _choose_columns(
@@ -203,6 +222,8 @@ def _choose_columns(
 
 
 def _check_names(names: Sequence[str], title: str) -> None:
+    if not names:
+        raise ValueError(f"{title} has no columns")
     for position, name in enumerate(names):
         if not name.strip():
             raise ValueError(
@@ -281,11 +302,8 @@ def _parquet(file: Path) -> Iterator[ModuleType]:
 @contextmanager
 def _text(file: Path) -> Iterator[TextIO]:
     """Yield a CSV file's text, unpacked where gzipped, and say in one line what is wrong."""
-    with file.open("rb") as stream:
-        zipped = stream.read(2) == b"\x1f\x8b"
-    opener = gzip.open if zipped else open
     try:
-        with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
+        with TextIOWrapper(unpacked(file), encoding="utf-8-sig", newline="") as text:
             yield text
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -353,7 +371,8 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str], title: str, place: Place
 
 def _spelt_numbers(cells: pd.Series, name: str, title: str, place: Place) -> pd.Series:
     """Return the numbers that texts spell, NaN where empty, and refuse any other text."""
-    numbers = pd.Series(pd.to_numeric(cells.map(str), errors="coerce"))
+    spelt = cells.map(lambda cell: cell + 0 if isinstance(cell, bool) else str(cell))
+    numbers = pd.Series(pd.to_numeric(spelt, errors="coerce"))
     wrong = np.flatnonzero(numbers.isna() & ~cells.isna())
     if len(wrong):
         row, cells_word = int(wrong[0]), "cell" if len(wrong) == 1 else "cells"

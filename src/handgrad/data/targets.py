@@ -106,19 +106,15 @@ def output_labels(
 def _text(value: object) -> str | None:
     """Return a label as text, or None where it is missing."""
     if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    if (
-        value is None
-        or value is pd.NA
-        or (isinstance(value, (float, np.floating)) and value != value)
-    ):
-        return None
-    text = str(value).strip()
+        value = value.decode("utf-8", errors="backslashreplace")  # other bytes, another class
+    text = "" if pd.isna(value) else str(value).strip()  # pyright: ignore - one value
     return None if text in ("", "nan", "NaN") else text
 
 
 def _number(text: str) -> str | None:
     """Return the number that a text spells, in one spelling for each number, or None."""
+    if "_" in text:  # 1_0 is a number in Python alone
+        return None
     try:
         return str(int(text))
     except ValueError:
@@ -133,11 +129,14 @@ def _number(text: str) -> str | None:
 
 
 def _natural(name: str) -> tuple:
-    """Return a sort key: numbers by size before texts, and the digits in texts by size."""
+    """Return a sort key: numbers by size before texts, and the digits in texts by size.
+
+    No two names have the same, or their order would be another one in each process.
+    """
     if _number(name) is not None:
-        return (0, float(name), ())
+        return (0, float(name), (), name)
     pieces = re.split(r"(\d+)", name)  # text, digits, text, digits, ...
-    return (1, 0.0, tuple((int(p), "") if i % 2 else (0, p) for i, p in enumerate(pieces)))
+    return (1, 0.0, tuple((int(p), "") if i % 2 else (0, p) for i, p in enumerate(pieces)), name)
 
 
 def _check_classes(names: list[str], n_rows: int, title: str) -> None:
