@@ -130,7 +130,7 @@ def unpacked(file: Path) -> IO[bytes]:
     """Return the file's bytes, unpacked where it begins like gzip, whatever it is called."""
     with file.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(file) if zipped else file.open("rb")
+    return gzip.open(file) if zipped else file.open("rb")  # pyright: ignore[reportReturnType]
 
 
 def refuse_larger_than_memory(file: Path, size: int | None = None) -> None:

@@ -1,36 +1,28 @@
 """Scaling of features: (value - offset) / divisor, with statistics of the training split alone."""
 
 import math
-from typing import Any, overload
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from handgrad.data.checks import row_slices
 
 
-def check_scale(scale: str) -> str:
-    """Return the same value of data.scale, if it is one.
+def _division(scale: str) -> float:
+    """Return the number after the slash, or 1 for none.
 
     Raises:
-        ValueError: unless it is none, standard, minmax or a division such as /255.
+        ValueError: unless it is none or a division such as /255.
     """
-    if scale not in ("none", "standard", "minmax") and _division(scale) is None:
-        raise ValueError(f"data.scale={scale}: must be auto, none, standard, minmax or /NUMBER")
-    return scale
-
-
-def _division(scale: str) -> float | None:
-    """Return the number after the slash, or None without a slash or a positive number."""
-    if not isinstance(scale, str) or not scale.startswith("/"):
-        return None
-    try:
-        divisor = float(scale[1:])
-    except ValueError:
-        return None
-    return divisor if 0 < divisor < math.inf else None
+    if scale == "none":
+        return 1.0
+    with suppress(ValueError):
+        if isinstance(scale, str) and scale[:1] == "/" and 0 < float(scale[1:]) < math.inf:
+            return float(scale[1:])
+    raise ValueError(f"data.scale={scale}: must be auto, none, standard, minmax or /NUMBER")
 
 
 class Scaling:
@@ -60,9 +52,8 @@ class Scaling:
         Raises:
             ValueError: if the scale is unknown, there is no example, or a statistic overflows.
         """
-        check_scale(scale)
         if scale not in ("standard", "minmax"):
-            return cls(scale, np.zeros(1), np.array([_division(scale) or 1.0]))
+            return cls(scale, np.zeros(1), np.array([_division(scale)]))
         indices = np.arange(len(features)) if indices is None else indices
         if not len(indices):
             raise ValueError(f"data.scale={scale}: there is no example to take the statistics from")
@@ -90,10 +81,7 @@ class Scaling:
         Raises:
             ValueError: if there is another number of features, or one is too large.
         """
-        if len(self.offset) not in (1, features.shape[1]):
-            raise ValueError(
-                f"features are {features.shape}, the scaling is for {len(self.offset)} features"
-            )
+        self._check_number(features)
         if features.dtype.kind == "f":
             pieces = [np.abs(features[rows]).max(axis=0) for rows in row_slices(features.shape)]
             largest = np.max(pieces, axis=0).astype(np.float64)
@@ -104,34 +92,23 @@ class Scaling:
         if not (scaled < np.finfo(np.float32).max).all():
             raise ValueError(f"data.scale={self.scale}: a feature is too large for float32")
 
-    @overload
-    def apply(self, features: np.ndarray, dtype: DTypeLike = ...) -> np.ndarray: ...
-
-    @overload
-    def apply(self, features: torch.Tensor, dtype: DTypeLike = ...) -> torch.Tensor: ...
-
-    def apply(
-        self, features: np.ndarray | torch.Tensor, dtype: DTypeLike = np.float32
-    ) -> np.ndarray | torch.Tensor:
-        """Return scaled features, computed in float64, rounded once.
-
-        Args:
-            features: unscaled, (m, n_x), an array or a tensor of any real dtype.
-            dtype: of the result, as NumPy names it.
-
-        Returns:
-            (m, n_x), an array for an array, a tensor on the same device for a tensor.
-
-        Raises:
-            ValueError: if there is another number of features, or a value overflows the dtype.
-        """
-        if isinstance(features, torch.Tensor):
-            scaled = self.apply(features.detach().cpu().numpy(), dtype)
-            return torch.from_numpy(scaled).to(features.device)
+    def _check_number(self, features: np.ndarray) -> None:
         if features.ndim != 2 or len(self.offset) not in (1, features.shape[1]):
             raise ValueError(
                 f"features are {features.shape}, the scaling is for {len(self.offset)} features"
             )
+
+    def apply(self, features: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
+        """Return scaled features, computed in float64, rounded once.
+
+        Args:
+            features: unscaled, (m, n_x), of any real dtype.
+            dtype: of the result, as NumPy names it.
+
+        Raises:
+            ValueError: if there is another number of features, or a value overflows the dtype.
+        """
+        self._check_number(features)
         scaled = np.empty(features.shape, dtype)
         try:
             with np.errstate(over="raise"):

@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn import datasets
@@ -73,51 +74,49 @@ class Symmetry(_TruthTable):
         return (rows == rows[:, ::-1]).all(axis=1)
 
 
-class Digits(Source):
+class _Shipped(Source):
+    """Data shipped with scikit-learn, which `load` reads."""
+
+    title: ClassVar[str]
+    load: ClassVar[Any]
+    image_shape: ClassVar[tuple[int, int] | None] = None
+
+    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
+        """Return all of them, as Source.read says."""
+        bunch = self.load()
+        examples = Examples(
+            X=bunch.data,
+            target=bunch.target.astype(np.int64),
+            class_names=tuple(str(name) for name in bunch.target_names),
+            feature_names=tuple(str(name) for name in bunch.feature_names),
+            image_shape=self.image_shape,
+        )
+        return check_known(examples, known, self.title)
+
+
+class Digits(_Shipped):
     """1797 handwritten digits of 8 x 8 pixels in 0..16 (UCI, Alpaydin and Kaynak 1998)."""
 
-    default_scale = "/16"
-
-    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """Return all 1797 digits, as Source.read says."""
-        return _shipped(datasets.load_digits(), "digits", known, image_shape=(8, 8))
+    title, load = "digits", staticmethod(datasets.load_digits)
+    default_scale, image_shape = "/16", (8, 8)
 
 
-class BreastCancer(Source):
+class BreastCancer(_Shipped):
     """569 tumours with 30 measurements, malignant or benign (UCI, Wolberg 1995)."""
 
-    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """Return all 569 tumours, as Source.read says."""
-        return _shipped(datasets.load_breast_cancer(), "breast_cancer", known)
+    title, load = "breast_cancer", staticmethod(datasets.load_breast_cancer)
 
 
-class Iris(Source):
+class Iris(_Shipped):
     """150 flowers with 4 measurements in cm, three species (Fisher 1936)."""
 
-    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """Return all 150 flowers, as Source.read says."""
-        return _shipped(datasets.load_iris(), "iris", known)
+    title, load = "iris", staticmethod(datasets.load_iris)
 
 
-class Wine(Source):
+class Wine(_Shipped):
     """178 wines with 13 measurements, three growers (UCI, Aeberhard, Forina 1991)."""
 
-    def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
-        """Return all 178 wines, as Source.read says."""
-        return _shipped(datasets.load_wine(), "wine", known)
-
-
-def _shipped(
-    bunch, title: str, known: Known | None, image_shape: tuple[int, int] | None = None
-) -> Examples:
-    examples = Examples(
-        X=bunch.data,
-        target=bunch.target.astype(np.int64),
-        class_names=tuple(str(name) for name in bunch.target_names),
-        feature_names=tuple(str(name) for name in bunch.feature_names),
-        image_shape=image_shape,
-    )
-    return check_known(examples, known, title)
+    title, load = "wine", staticmethod(datasets.load_wine)
 
 
 class _Generated(Source):
@@ -153,30 +152,26 @@ class _Generated(Source):
         return check_known(examples, known, self.title)
 
 
-class Moons(_Generated):
+class _OfScikitLearn(_Generated):
+    """Points that scikit-learn's `make` draws."""
+
+    make: ClassVar[Any]
+
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """See _Generated.points."""
+        return self.make(self.examples, noise=self.noise, random_state=self.seed)
+
+
+class Moons(_OfScikitLearn):
     """Two interleaving half circles of radius 1."""
 
-    title = "moons"
-
-    def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """See _Generated.points."""
-        coordinates, classes = datasets.make_moons(
-            self.examples, noise=self.noise, random_state=self.seed
-        )
-        return np.asarray(coordinates), np.asarray(classes)
+    title, make = "moons", staticmethod(datasets.make_moons)
 
 
-class Circles(_Generated):
+class Circles(_OfScikitLearn):
     """A circle of radius 1 (class 0) around one of radius 1/2 (class 1)."""
 
-    title = "circles"
-
-    def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """See _Generated.points."""
-        coordinates, classes = datasets.make_circles(
-            self.examples, noise=self.noise, factor=0.5, random_state=self.seed
-        )
-        return np.asarray(coordinates), np.asarray(classes)
+    title, make = "circles", staticmethod(partial(datasets.make_circles, factor=0.5))
 
 
 class Spirals(_Generated):
