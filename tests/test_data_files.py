@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import gzip
+import os
 import pickle
 import sys
 from functools import partial
@@ -14,9 +15,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
+from handgrad.config.errors import Failed
 from handgrad.data import checks
 from handgrad.data.arrays import Arrays
-from handgrad.data.examples import Known
+from handgrad.data.examples import Known, OnDisk
 from handgrad.data.tables import Csv, Parquet
 from handgrad.data.targets import class_labels
 
@@ -220,10 +222,10 @@ def test_a_file_that_unpacks_to_more_than_half_the_memory_is_refused(tmp_path, m
     assert (tmp_path / "a.npz").stat().st_size < 10_000
     csv, npz = Csv(path=write(tmp_path, GOOD), target="kind"), Arrays(path=tmp_path / "a.npz")
     monkeypatch.setattr(checks, "available_memory", lambda: 2 * len(GOOD) - 1)
-    assert "memory-mapped" in refusal(csv)
+    assert "stays on the disk" in refusal(csv)
     monkeypatch.setattr(checks, "available_memory", lambda: 20_000)  # the arrays have 16,000 bytes
     csv.read()
-    assert "memory-mapped" in refusal(npz)
+    assert "stays on the disk" in refusal(npz)
     monkeypatch.setattr(checks, "available_memory", lambda: 40_000)
     npz.read()
 
@@ -476,10 +478,63 @@ def test_a_pair_of_npy_files_stays_on_the_disk(tmp_path):
     np.save(tmp_path / "X.npy", X)
     np.save(tmp_path / "y.npy", y)
     examples = Arrays(path=tmp_path / "X.npy", target=tmp_path / "y.npy").read()
-    assert isinstance(examples.X, np.memmap)
-    assert not examples.X.flags.writeable
+    assert isinstance(examples.X, OnDisk)
     np.testing.assert_array_equal(examples.X, X)
     np.testing.assert_array_equal(examples.target, y)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "u1", "?"])
+@pytest.mark.parametrize("shape", [(500, 7), (300, 5, 80), (700, 1)])
+def test_rows_left_in_a_file_are_those_of_the_array(tmp_path, dtype, shape):
+    array = (np.random.default_rng(6).normal(size=shape).round() * 50).astype(dtype)
+    np.save(tmp_path / "X.npy", array)
+    np.save(tmp_path / "y.npy", np.arange(len(array)) % 2)
+    found = Arrays(path=tmp_path / "X.npy", target=tmp_path / "y.npy").read().X
+    assert isinstance(found, OnDisk)
+    expected = array.reshape(len(array), -1)
+    assert (found.shape, found.dtype, found.nbytes) == (
+        *(expected.shape, expected.dtype, expected.nbytes),
+    )
+    shuffled = np.random.default_rng(7).permutation(len(array))
+    repeated = np.array([3, 3, len(array) - 1, 0, 3])
+    for rows in (shuffled, shuffled[:9], repeated, shuffled[:0], slice(None), slice(4, 200, 31)):
+        np.testing.assert_array_equal(found[rows], expected[rows])
+
+
+def test_columns_that_lie_one_after_the_other_are_read_right(tmp_path):
+    X, y = arrays()
+    np.save(tmp_path / "X.npy", np.asfortranarray(X))
+    np.save(tmp_path / "y.npy", y)
+    examples = Arrays(path=tmp_path / "X.npy", target=tmp_path / "y.npy").read()
+    np.testing.assert_array_equal(examples.X, X)
+
+
+@pytest.mark.parametrize("harm", ["cut", "rewritten", "longer"])
+def test_a_file_that_changes_while_it_is_used_is_named(tmp_path, harm):
+    X, y = arrays()
+    path = tmp_path / "X.npy"
+    np.save(path, X)
+    np.save(tmp_path / "y.npy", y)
+    examples = Arrays(path=path, target=tmp_path / "y.npy").read()
+    match harm:
+        case "cut":
+            os.truncate(path, 200)
+        case "rewritten":
+            np.save(path, X + 1)
+        case _:
+            path.write_bytes(path.read_bytes() + bytes(9))
+    with pytest.raises(Failed, match=f"^{path} was cut or written to while it was used"):
+        examples.X[3:5]
+
+
+def test_a_file_whose_name_goes_to_another_one_is_read_on(tmp_path):
+    X, y = arrays()
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+    examples = Arrays(path=tmp_path / "X.npy", target=tmp_path / "y.npy").read()
+    np.save(tmp_path / "other.npy", X + 1)
+    (tmp_path / "other.npy").replace(tmp_path / "X.npy")
+    np.testing.assert_array_equal(examples.X, X)
 
 
 def test_pictures_become_rows_and_keep_their_shape(tmp_path):
@@ -487,7 +542,7 @@ def test_pictures_become_rows_and_keep_their_shape(tmp_path):
     np.save(tmp_path / "X.npy", pictures)
     np.save(tmp_path / "y.npy", np.arange(9) % 2)
     examples = Arrays(path=tmp_path / "X.npy", target=tmp_path / "y.npy").read()
-    assert isinstance(examples.X, np.memmap)
+    assert isinstance(examples.X, OnDisk)
     assert examples.image_shape == (3, 2)
     assert examples.feature_names[:3] == ("pixel_0_0", "pixel_0_1", "pixel_1_0")
     np.testing.assert_array_equal(examples.X, pictures.reshape(9, 6))

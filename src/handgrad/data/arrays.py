@@ -1,4 +1,4 @@
-"""Arrays of the user: one .npz file, or a pair of .npy files that are memory-mapped."""
+"""Arrays of the user: one .npz file, or a pair of .npy files, the features left in theirs."""
 
 import zipfile
 from collections.abc import Iterator
@@ -13,8 +13,18 @@ from handgrad.data.checks import (
     first_line,
     refuse_larger_than_memory,
 )
-from handgrad.data.examples import Examples, Known, Source, listed, numbered, pixel_names
+from handgrad.data.examples import (
+    Examples,
+    Known,
+    OnDisk,
+    Source,
+    listed,
+    numbered,
+    pixel_names,
+)
 from handgrad.data.targets import Labels, class_labels, output_labels
+
+Features = np.ndarray | OnDisk
 
 
 class Arrays(Source):
@@ -58,13 +68,13 @@ class Arrays(Source):
             multi_label=multi_label,
         )
 
-    def _pair(self, file: Path, required: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return features and target of two .npy files, both memory-mapped."""
+    def _pair(self, file: Path, required: bool) -> tuple[Features, np.ndarray | None]:
+        """Return features and target of two .npy files."""
         if self.target is None and required:
             raise ValueError(f"data.target is not set: the .npy file of the target beside {file}")
         if self.target is None or not (required or Path(self.target).expanduser().exists()):
-            return _load(file), None
-        return _load(file), _load(existing_file(self.target, "data.target"))
+            return _left_in(file), None
+        return _left_in(file), _load(existing_file(self.target, "data.target"))
 
     def _archive(self, file: Path, required: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """Return features and target of one .npz file."""
@@ -85,10 +95,20 @@ class Arrays(Source):
         return arrays[self.features], arrays.get(target)
 
 
-def _load(file: Path) -> np.ndarray:
-    """Return the array of a .npy file, memory-mapped."""
+def _left_in(file: Path) -> Features:
+    """Return the array of a .npy file, left there unless its columns lie one after the other."""
     with _reading(file):
-        return np.lib.format.open_memmap(file, mode="r")
+        mapped = np.lib.format.open_memmap(file, mode="r")
+    if mapped.flags.c_contiguous:
+        return OnDisk(file, mapped.dtype, mapped.shape, mapped.offset)
+    refuse_larger_than_memory(file)
+    return _load(file)
+
+
+def _load(file: Path) -> np.ndarray:
+    """Return the array of a .npy file."""
+    with _reading(file):
+        return np.load(file, allow_pickle=False)
 
 
 @contextmanager
@@ -106,8 +126,8 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _features(
-    features: np.ndarray, title: str, known: Known | None
-) -> tuple[np.ndarray, tuple[str, ...], tuple[int, int] | None]:
+    features: Features, title: str, known: Known | None
+) -> tuple[Features, tuple[str, ...], tuple[int, int] | None]:
     """Return features as (N, n_x), their names, and the pictures' shape where they are pictures."""
     if features.dtype.kind not in "buif":
         raise ValueError(f"{title}: the features are {features.dtype}; real numbers are required")

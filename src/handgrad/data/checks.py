@@ -13,10 +13,10 @@ from typing import IO
 
 import numpy as np
 
-from handgrad.data.examples import listed
+from handgrad.data.examples import OnDisk, listed
 
 HUGE = 1e9  # a sigmoid unit that sees it unscaled is saturated and learns nothing
-VALUES_AT_ONCE = 4_000_000  # of a memory-mapped array: 32 MB in float64
+VALUES_AT_ONCE = 4_000_000  # of an array in a file: 32 MB in float64
 
 
 def row_slices(shape: tuple[int, ...]) -> list[slice]:
@@ -26,7 +26,7 @@ def row_slices(shape: tuple[int, ...]) -> list[slice]:
 
 
 def check_features(
-    features: np.ndarray,
+    features: np.ndarray | OnDisk,
     names: tuple[str, ...],
     title: str,
     place: Callable[[int], str],
@@ -35,7 +35,7 @@ def check_features(
     """Refuse NaN and infinite values, and warn of constant and huge features.
 
     Args:
-        features: (N, n_x), real; read in slices where memory-mapped.
+        features: (N, n_x), real; read in slices where they are in a file.
         names: of the features, (n_x,).
         title: the file's name, for the messages.
         place: how a row's index is called in the file.
@@ -147,8 +147,8 @@ def refuse_larger_than_memory(file: Path, size: int | None = None) -> None:
     if memory is not None and size > memory / 2:
         raise ValueError(
             f"{file} takes {size / 2**30:.1f} GiB, too much to read into {memory / 2**30:.1f} GiB "
-            "of free memory; a pair of .npy files (data=npz data.path=X.npy data.target=y.npy) is "
-            "memory-mapped"
+            "of free memory; a pair of .npy files (data=npz data.path=X.npy data.target=y.npy) "
+            "stays on the disk"
         )
 
 

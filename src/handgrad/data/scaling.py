@@ -9,6 +9,9 @@ from numpy.typing import DTypeLike
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from handgrad.data.checks import row_slices
+from handgrad.data.examples import OnDisk
+
+Features = np.ndarray | OnDisk  # unscaled, (N, n_x)
 
 
 def _division(scale: str) -> float:
@@ -41,8 +44,8 @@ class Scaling:
         self.divisor = np.asarray(divisor, dtype=np.float64)
 
     @classmethod
-    def fit(cls, scale: str, features: np.ndarray, indices: np.ndarray | None = None) -> "Scaling":
-        """Return the scaling of the examples at `indices`, read in slices where memory-mapped.
+    def fit(cls, scale: str, features: Features, indices: np.ndarray | None = None) -> "Scaling":
+        """Return the scaling of the examples at `indices`, read in slices where in a file.
 
         Args:
             scale: none, standard (mean 0, deviation 1), minmax (0 to 1) or a division as /255.
@@ -72,7 +75,7 @@ class Scaling:
         """Return the scaling that `state()` describes, to the bit."""
         return cls(state["scale"], state["offset"], state["divisor"])
 
-    def check(self, features: np.ndarray) -> None:
+    def check(self, features: Features) -> None:
         """Refuse features that float32 cannot hold once they are scaled.
 
         Args:
@@ -123,7 +126,7 @@ class Scaling:
 
 
 def _statistics(
-    features: np.ndarray, scale: str, indices: np.ndarray
+    features: Features, scale: str, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return offset and divisor of every feature, (n_x,) each."""
     scaler = StandardScaler() if scale == "standard" else MinMaxScaler()

@@ -8,15 +8,15 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from handgrad.data.examples import TEST, TRAIN, VALIDATION, Examples, listed
+from handgrad.data.examples import TEST, TRAIN, VALIDATION, Examples, OnDisk, listed
 from handgrad.data.scaling import Scaling
 
 
 class Split:
     """Holds the examples at `indices`, inputs scaled, targets as one-hot rows or a column.
 
-    Data in memory are scaled once and kept on the device. A memory-mapped array stays on the disk:
-    its rows are read, scaled and encoded when they are taken.
+    Data in memory are scaled once and kept on the device. An array in a file stays there: its
+    rows are read, scaled and encoded when they are taken.
 
     Args:
         examples: the whole data.
@@ -37,7 +37,7 @@ class Split:
         self.examples, self.indices, self.scaling = examples, indices, scaling
         self.dtype, self.device = dtype, device
         self.labelled = examples.target is not None
-        self.kept = None if isinstance(examples.X, np.memmap) else self.read(indices)
+        self.kept = None if isinstance(examples.X, OnDisk) else self.read(indices)
 
     def __len__(self) -> int:
         """Count its examples."""
