@@ -23,7 +23,7 @@ def write_examples(path: Path, examples: int, features: int = 7, classes: int = 
 
 
 def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
-    """Run the jobs on one device; leave its weights or its error, and every last.ckpt in kept/."""
+    """Run the jobs on one device; leave its weights or its error, and all checkpoints in kept/."""
     os.environ |= {launch.RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     import torch
 
@@ -36,9 +36,8 @@ def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
     def save_and_copy(self: LastCheckpoint, trainer: L.Trainer) -> None:
         save(self, trainer)
         if rank == 0 and self.path.exists():
-            folder = Path(trainer.default_root_dir) / "kept"
-            folder.mkdir(exist_ok=True)
-            shutil.copyfile(self.path, folder / f"{trainer.global_step}.ckpt")
+            folder = Path(trainer.default_root_dir) / "kept" / str(trainer.global_step)
+            shutil.copytree(self.path.parent, folder, dirs_exist_ok=True)
 
     def leave_weights(self: TwoLayerNetwork) -> None:
         folder = Path(self.trainer.default_root_dir)

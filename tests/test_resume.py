@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from handgrad.devices.launch import Job
+from handgrad.runs import resume
 from handgrad.runs.checkpointing import LastCheckpoint, Resumable
 from handgrad.runs.resume import fingerprint_of
 from handgrad.tasks import build, cli
@@ -26,7 +27,7 @@ UPDATES = 3 * 5  # 96 examples; the last batch of an epoch has 16
 
 
 class KeepAll(Callback):
-    """Keeps a copy of last.ckpt for each update after which it is written."""
+    """Keeps a copy of all checkpoints for each update after which last.ckpt is written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +40,9 @@ class KeepAll(Callback):
 
     def save_and_copy(self, trainer: L.Trainer) -> None:
         self.save(trainer)
-        shutil.copyfile(self.path, self.folder / f"{trainer.global_step}.ckpt")
+        shutil.copytree(
+            self.path.parent, self.folder / str(trainer.global_step), dirs_exist_ok=True
+        )
 
 
 @cache  # composing takes a third of a second
@@ -51,16 +54,19 @@ def run(folder: Path, *overrides: str, begin: Path | None = None) -> dict[str, A
     """Train as task=train does, but for what it prints and reports; the last checkpoint."""
     config = configured(*overrides)
     data = build.data(config).read()
-    network = build.network(config, data)
+    network, made_of = build.network(config, data), fingerprint_of(config, data)
     folder.mkdir(exist_ok=True)
+    resuming = {**config, "ckpt_path": begin and str(begin), "on_change": "accept"}
+    start = resume.find(resuming, folder, made_of, network)
     callbacks = [
-        Resumable(config, fingerprint_of(config, data)),
+        Resumable(config, made_of),
         *build.keepers(config, data, folder),
         *([] if begin else [KeepAll(folder)]),
     ]
     trainer = build.trainer(config, folder, extra=callbacks)
     data.horizon = build.horizon(config, trainer)
-    trainer.fit(network, datamodule=data, ckpt_path=begin)
+    resume.prepare(start, folder, trainer)
+    trainer.fit(network, datamodule=data, ckpt_path=start.hand_to(trainer))
     return last_of(folder)
 
 
@@ -103,8 +109,8 @@ def check_every_resume(
     whole = run(tmp_path / "whole", *overrides)
     assert whole["global_step"] == updates
     for number in range(every, updates, every):
-        path = tmp_path / "whole" / f"{number}.ckpt"
-        folder = tmp_path / path.stem
+        path = tmp_path / "whole" / str(number) / "last.ckpt"
+        folder = tmp_path / str(number)
         resumed = run(folder, *overrides, begin=path)
         assert differing(comparable(whole), comparable(resumed)) == [], path
         shutil.rmtree(folder)
@@ -153,7 +159,7 @@ def test_the_end_of_a_block_changes_no_bit(tmp_path: Path) -> None:
     sizes = ("data=breast_cancer", "data.batch_size=7", "model.hidden=9", "trainer.max_epochs=2")
     cadence = "callbacks.checkpoint.every_n_updates"
     whole = run(tmp_path / "whole", *sizes, f"{cadence}=4", "trainer.log_every_n_steps=50")
-    begun = tmp_path / "whole" / "8.ckpt"
+    begun = tmp_path / "whole" / "8" / "last.ckpt"
     odd = run(tmp_path / "odd", *sizes, f"{cadence}=7", "trainer.log_every_n_steps=50")
     later = run(tmp_path / "later", *sizes, f"{cadence}=9", begin=begun)
     for other in (odd, later):
@@ -170,7 +176,10 @@ def test_two_processes_continue_bitwise_from_every_update(tmp_path: Path, accumu
     config = configured(*overrides)
     jobs = [Job(cli.run_task, config, [], tmp_path / "whole")]
     for number in range(1, updates):
-        begun = {**config, "ckpt_path": str(tmp_path / "whole" / "kept" / f"{number}.ckpt")}
+        begun = {
+            **config,
+            "ckpt_path": str(tmp_path / "whole" / "kept" / str(number) / "last.ckpt"),
+        }
         jobs.append(Job(cli.run_task, begun, [], tmp_path / str(number)))
     for job in jobs:
         job.folder.mkdir()
@@ -223,9 +232,10 @@ def test_a_new_setting_holds_from_where_the_training_goes_on(
     each = "callbacks.checkpoint.every_n_updates=1"
     run(tmp_path / "whole", each, *begun)
     at = 9  # the next update ends an epoch
-    path = tmp_path / "whole" / f"{at}.ckpt"
+    path = tmp_path / "whole" / str(at) / "last.ckpt"
     before, same = (
-        torch.load(path.with_stem(str(number)), weights_only=True) for number in (at, at + 1)
+        torch.load(tmp_path / "whole" / str(number) / "last.ckpt", weights_only=True)
+        for number in (at, at + 1)
     )
     limit = f"trainer.max_steps={at + 1}"
     found = run(tmp_path / "resumed", each, *begun, *more, limit, begin=path)

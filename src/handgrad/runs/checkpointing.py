@@ -9,7 +9,6 @@ schedule from the checkpoint. Its settings are those of the command line: the sa
 """
 
 import random
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -53,7 +51,7 @@ class BestCheckpoint(ModelCheckpoint):
             every_n_epochs=every_n_epochs,
             save_on_train_epoch_end=every_n_epochs is not None,
         )
-        self.path = Path(str(self.dirpath), "best.ckpt")
+        self.path, self.has_best = Path(str(self.dirpath), "best.ckpt"), False
 
     @override
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
@@ -62,18 +60,20 @@ class BestCheckpoint(ModelCheckpoint):
             super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     @override
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Learn from the first device whether `resume.prepare` left the best state so far."""
+        self.has_best = trainer.strategy.broadcast(self.path.is_file())
+
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from another run with a copy of its best state, if that still exists."""
-        theirs = Path(state_dict["best_model_path"])
-        if not theirs.is_file():
-            return
-        if rank_zero_only.rank == 0 and theirs != self.path:  # pyright: ignore[reportFunctionMemberAccess]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(theirs, self.path)
-        mine, score = str(self.path), state_dict["best_model_score"]
-        here = {"dirpath": self.dirpath, "best_model_path": mine, "kth_best_model_path": mine}
-        super().load_state_dict({**state_dict, **here, "best_k_models": {mine: score}})
-        self.current_score = state_dict["current_score"]
+        """Continue with this run's own best.ckpt, whatever paths the state contains."""
+        if self.has_best:
+            mine, score = str(self.path), state_dict["best_model_score"]
+            here = {"dirpath": self.dirpath, "best_model_path": mine, "kth_best_model_path": mine}
+            super().load_state_dict({**state_dict, **here, "best_k_models": {mine: score}})
+            self.current_score = state_dict["current_score"]
 
 
 class LastCheckpoint(Checkpoint):

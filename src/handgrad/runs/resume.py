@@ -5,6 +5,8 @@ every checkpoint contains: only the same training resumes it.
 """
 
 import hashlib
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +18,8 @@ from handgrad.config.errors import BadInput
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs import loading
-from handgrad.runs.checkpoint_file import CheckpointFiles, keep
+from handgrad.runs.checkpoint_file import CheckpointFiles, Damaged, keep
+from handgrad.runs.checkpointing import BestCheckpoint
 
 GROUPS = ("model", "backward", "optimizer", "scheduler")  # every key of these
 KEYS = ("cost", "seed", "reproducible", "on_nonfinite")
@@ -167,14 +170,47 @@ def prepare(start: Start, folder: Path, trainer: L.Trainer) -> None:
     """
     last, previous = loading.within(folder, "last")
     (best,) = loading.within(folder, "best")
+    best_so_far = _best_beside(start, trainer)
+    if best_so_far is None:
+        best.unlink(missing_ok=True)
+    elif best_so_far != best.resolve():
+        best.parent.mkdir(parents=True, exist_ok=True)
+        temporary = best.with_name(f".{best.name}.tmp")
+        shutil.copyfile(best_so_far, temporary)
+        os.replace(temporary, best)
     if start.path is None or start.path.parent != last.parent.resolve():
-        for path in (last, previous, best):
+        for path in (last, previous):
             path.unlink(missing_ok=True)
     elif start.path == previous.resolve():
         keep(previous, last)  # in place of the damaged one, which must not become the previous one
     for log in trainer.loggers:
         if isinstance(log, _GoesOn):
             log.forget_after(start.updates if start.path else -1)
+
+
+def _best_beside(start: Start, trainer: L.Trainer) -> Path | None:
+    """Return the best checkpoint until this training's beginning, or None if it is not known.
+
+    It lies beside the one that is resumed. Its score is the best that this one knows, and it is not
+    of a later update. A path in a file is not followed: the folder may be a copy of another one.
+    """
+    keeper = trainer.checkpoint_callback
+    if start.path is None or start.checkpoint is None or not isinstance(keeper, BestCheckpoint):
+        return None
+    path = start.path.with_name(keeper.path.name)
+    try:
+        best = loading.load(path)
+    except Damaged:  # or there is none
+        return None
+    known, its = (each["callbacks"].get(keeper.state_key) for each in (start.checkpoint, best))
+    belongs = (
+        known
+        and its
+        and known["best_model_score"] is not None
+        and known["best_model_score"] == its["best_model_score"]
+        and best["global_step"] <= start.updates
+    )
+    return path if belongs else None
 
 
 def fingerprint_of(config: dict[str, Any], data: ExampleData) -> dict[str, Any]:

@@ -97,8 +97,9 @@ def fit_and_test(
     seconds = time.perf_counter() - start
     updates = trainer.global_step
     if len(data.splits["test"]):
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None  # None: the last
-        trainer.test(network, datamodule=data, ckpt_path=best, verbose=False)
+        if best := getattr(trainer.checkpoint_callback, "best_model_path", ""):
+            network.load_state_dict(loading.load(Path(best))["state_dict"])
+        trainer.test(network, datamodule=data, verbose=False)
     ran = {"run/updates": updates, "run/fit_seconds": seconds, "run/devices": trainer.world_size}
     if network.updates.settings.on_nonfinite == "skip":
         ran["run/skipped_updates"] = network.updates.skipped

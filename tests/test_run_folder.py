@@ -1,0 +1,143 @@
+"""A run's folder loses no training and mixes none with another's."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from conftest import CONF, Train
+
+from handgrad.runs import checkpoint_file
+from handgrad.tasks import cli
+
+IRIS = (
+    *("data=iris", "model.hidden=5", "logger=none", "trainer.enable_progress_bar=false"),
+    *("callbacks.checkpoint.monitor=cost/val", "callbacks.checkpoint.mode=max"),
+)
+"""The cost falls, so that the first epoch, of 10 updates, stays the best."""
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of two epochs, to be copied."""
+    folder = tmp_path_factory.mktemp("earlier") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        command = [*IRIS, "trainer.max_epochs=2", "dashboard=off", f"hydra.run.dir={folder}"]
+        patch.setattr(sys, "argv", ["train.py", *command])
+        assert cli.main(CONF) == 0
+    return folder
+
+
+def read(folder: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def alter_best(folder: Path, **state: Any) -> None:
+    """Write other values into what last.ckpt knows of the best checkpoint."""
+    checkpoint = read(folder)
+    for name, values in checkpoint["callbacks"].items():
+        if name.startswith("BestCheckpoint"):
+            values.update(state)
+    checkpoint_file.write(checkpoint, folder / "checkpoints" / "last.ckpt")
+
+
+@pytest.fixture
+def trained(earlier: Path, tmp_path: Path) -> Path:
+    """Its copy, whose last checkpoint names the best one at this place."""
+    folder = Path(shutil.copytree(earlier, tmp_path / "trained"))
+    alter_best(folder, best_model_path=str(folder / "checkpoints" / "best.ckpt"))
+    return folder
+
+
+def best_score(checkpoint: dict[str, Any]) -> float:
+    (score,) = (
+        float(state["best_model_score"])
+        for name, state in checkpoint["callbacks"].items()
+        if name.startswith("BestCheckpoint")
+    )
+    return score
+
+
+# The best checkpoint lies beside the one that is read
+
+
+def test_a_moved_run_keeps_its_best_score(train: Train, trained: Path, tmp_path: Path) -> None:
+    score = best_score(read(trained))
+    moved = trained.rename(tmp_path / "moved")
+    more = train(*IRIS, "trainer.max_epochs=3", "ckpt_path=last", into=moved)
+    assert more.code == 0, more.err
+    assert read(moved)["global_step"] == 30
+    assert read(moved, "best")["global_step"] == 10
+    assert best_score(read(moved)) == score
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_copied_run_keeps_its_own_best(
+    train: Train, trained: Path, tmp_path: Path, elsewhere: bool
+) -> None:
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    much = ("optimizer.lr=300", "trainer.max_epochs=4")  # the cost rises from here on
+    assert train(*IRIS, *much, "ckpt_path=last", into=trained).code == 0
+    assert read(trained, "best")["global_step"] > 20
+    into = tmp_path / "elsewhere" if elsewhere else copy
+    more = train(*IRIS, "trainer.max_epochs=3", f"ckpt_path={copy}", into=into)
+    assert more.code == 0, more.err
+    assert read(into, "best")["global_step"] == 10
+    assert best_score(read(into)) == best_score(read(into, "best")) == best_score(read(copy))
+
+
+def test_a_path_within_a_checkpoint_copies_nothing(
+    train: Train, trained: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of another user")
+    (trained / "checkpoints" / "best.ckpt").unlink()
+    alter_best(trained, best_model_path=str(secret), kth_best_model_path=str(secret))
+    into = tmp_path / "elsewhere"
+    limit = "trainer.max_steps=25"  # it ends before another validation
+    more = train(*IRIS, limit, f"ckpt_path={trained}", into=into)
+    assert more.code == 0, more.err
+    assert not (into / "checkpoints" / "best.ckpt").exists()
+    assert str(secret) not in str(read(into)["callbacks"])
+
+
+@pytest.mark.parametrize("kind", ["later", "other score", "damaged"])
+def test_a_best_checkpoint_of_another_training_is_not_reported(
+    train: Train, trained: Path, tmp_path: Path, kind: str
+) -> None:
+    best = trained / "checkpoints" / "best.ckpt"
+    if kind == "later":
+        checkpoint_file.write({**read(trained, "best"), "global_step": 21}, best)
+    elif kind == "other score":
+        alter_best(trained, best_model_score=torch.tensor(9.0))
+    else:
+        best.write_bytes(best.read_bytes()[:-100])
+    into = tmp_path / "elsewhere"
+    more = train(*IRIS, "trainer.max_epochs=3", f"ckpt_path={trained}", into=into)
+    assert more.code == 0, more.err
+    assert read(into, "best")["global_step"] == 30  # its own first
+
+
+def test_testing_writes_no_checkpoint(
+    train: Train, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another device may be reading best.ckpt at that moment."""
+    seen: list[list[tuple[int, int]]] = []
+    test, into = L.Trainer.test, tmp_path / "elsewhere"
+
+    def watched(*arguments: Any, **keys: Any) -> Any:
+        files = sorted((into / "checkpoints").iterdir())
+        seen.append([(each.stat().st_ino, each.stat().st_mtime_ns) for each in files])
+        answer = test(*arguments, **keys)
+        seen.append([(each.stat().st_ino, each.stat().st_mtime_ns) for each in files])
+        return answer
+
+    monkeypatch.setattr(L.Trainer, "test", watched)
+    assert train(*IRIS, "trainer.max_epochs=3", f"ckpt_path={trained}", into=into).code == 0
+    before, after = seen
+    assert len(before) > 1
+    assert before == after
