@@ -51,7 +51,12 @@ class BestCheckpoint(ModelCheckpoint):
             every_n_epochs=every_n_epochs,
             save_on_train_epoch_end=every_n_epochs is not None,
         )
-        self.path, self.has_best = Path(str(self.dirpath), "best.ckpt"), False
+        self.has_best = False
+
+    @property
+    def path(self) -> Path:
+        """Path of the file, which is in the first device's folder once a training is set up."""
+        return Path(str(self.dirpath), "best.ckpt")
 
     @override
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
