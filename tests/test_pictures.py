@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from sklearn.metrics import confusion_matrix
 
 from handgrad.backprop import Parameters, forward
-from handgrad.dashboard.pictures import answers, canvas, plane, sigmoids, weights
+from handgrad.dashboard.pictures import answers, canvas, layers, plane
 
 PACKAGE = Path(canvas.__file__).parents[2]
 
@@ -159,7 +159,7 @@ def test_of_many_units_the_strongest_are_shown_in_their_own_order() -> None:
 
 def test_tiles_hold_each_units_weights_at_their_pixels() -> None:
     params, gradient = network(12, 6, 2), torch.randn(6, 12)
-    figure = weights.tiles(params, gradient, (3, 4))
+    figure = layers.tiles(params, gradient, (3, 4))
     for axes, matrix in zip(figure.axes[::2], (params.W1, gradient), strict=True):
         (image,) = axes.images
         shown = np.ma.filled(image.get_array(), np.nan)
@@ -184,7 +184,7 @@ def test_white_is_zero_and_red_is_positive() -> None:
 def test_areas_of_hinton_squares_are_proportional_to_the_weights(n_h: int, n_y: int) -> None:
     params = network(4, n_h, n_y)
     names = tuple(f"class {k}" for k in range(max(n_y, 2)))
-    figure = weights.hinton(params, names)
+    figure = layers.hinton(params, names)
     areas, reds = [], []
     for axes in figure.axes:
         squares, _ = (each for each in axes.collections if isinstance(each, PolyCollection))
@@ -206,7 +206,7 @@ def test_areas_of_hinton_squares_are_proportional_to_the_weights(n_h: int, n_y: 
 def test_the_saturation_map_has_a_column_for_each_example_sorted_by_class() -> None:
     params, labels = network(4, 6, 3), np.array([2, 0, 1, 0, 2])
     seen = forward(params, torch.randn(5, 4))
-    figure = sigmoids.saturation_map(seen, labels, ("a", "b", "c"))
+    figure = layers.saturation_map(seen, labels, ("a", "b", "c"))
     (image,) = figure.axes[0].images
     np.testing.assert_allclose(np.asarray(image.get_array()), seen.A1.numpy()[[1, 3, 2, 0, 4]].T)
     assert (image.norm.vmin, image.norm.vmax) == (0, 1)
@@ -216,23 +216,23 @@ def test_the_saturation_map_has_a_column_for_each_example_sorted_by_class() -> N
 
 def test_of_many_examples_every_class_keeps_its_share() -> None:
     labels = np.repeat([0, 1, 2], [1000, 500, 500])
-    kept = labels[sigmoids.columns_of(np.random.default_rng(0).permutation(labels))]
-    assert len(sigmoids.columns_of(labels)) == sigmoids.MOST_EXAMPLES
-    assert len(kept) == sigmoids.MOST_EXAMPLES
-    shown = labels[sigmoids.columns_of(labels)]
+    kept = labels[layers.columns_of(np.random.default_rng(0).permutation(labels))]
+    assert len(layers.columns_of(labels)) == layers.MOST_EXAMPLES
+    assert len(kept) == layers.MOST_EXAMPLES
+    shown = labels[layers.columns_of(labels)]
     assert np.bincount(shown) == pytest.approx([80, 40, 40], abs=1)
 
 
 def test_the_slope_is_the_derivative_and_the_histogram_counts_every_z1() -> None:
     z1 = torch.randn((40, 7), generator=torch.Generator().manual_seed(0)) * 3
-    figure = sigmoids.slopes(z1)
+    figure = layers.slopes(z1)
     upper, lower = figure.axes
     at, slope = (torch.as_tensor(np.asarray(each)) for each in upper.lines[0].get_data())
     at.requires_grad_()
     torch.sigmoid(at).sum().backward()
     torch.testing.assert_close(slope, at.grad)
     stairs = lower.patches[-1].get_data()
-    expected, _ = np.histogram(z1.numpy(), sigmoids.BINS, (stairs.edges[0], stairs.edges[-1]))
+    expected, _ = np.histogram(z1.numpy(), layers.BINS, (stairs.edges[0], stairs.edges[-1]))
     np.testing.assert_allclose(stairs.values, expected / z1.numel())
     assert 0.99 <= stairs.values.sum() <= 1
     assert lower.get_xlim() == upper.get_xlim() == (stairs.edges[0], stairs.edges[-1])

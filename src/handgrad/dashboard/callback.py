@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore - made late
 from torch.utils.tensorboard.summary import custom_scalars, text
 from typing_extensions import override
 
@@ -60,8 +61,7 @@ class Dashboard(Callback):
             self.logs = [each for each in trainer.loggers if isinstance(each, EventLog)]
 
     @override
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, TwoLayerNetwork)
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         self.introduce(trainer, pl_module)
@@ -85,19 +85,18 @@ class Dashboard(Callback):
         cost = network.hparams["cost"]
         resolved = {"data.batch_size": batch, "trainer.devices": trainer.world_size}
         hyperparameters = {**self.hyperparameters, **resolved}
+        self.write(custom_scalars(layout(self.tier)), step)
+        self.write(hparams.columns(), step)
+        self.write(hparams.began(hyperparameters, self.folder), step)
+        self.write(text("about/equations", equations.table(cost, sizes)), step)
+        self.write(text("config/composed", f"```\n{self.config}\n```"), step)
         for log in self.logs:
-            log.write(custom_scalars(layout(self.tier)), step)
-            log.write(hparams.columns(), step)
-            log.write(hparams.began(hyperparameters, self.folder), step)
-            log.write(text("about/equations", equations.table(cost, sizes)), step)
-            log.write(text("config/composed", f"```\n{self.config}\n```"), step)
             log.write_graph(equations.graph(cost, sizes))
 
     @override
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
-        assert isinstance(pl_module, TwoLayerNetwork)
         last = trainer.global_step + len(batch.updates)
         due = last == 1 or last % trainer.log_every_n_steps == 0  # pyright: ignore - set late
         pl_module.updates.keeps_before = (
@@ -106,14 +105,8 @@ class Dashboard(Callback):
 
     @override
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
-        assert isinstance(pl_module, TwoLayerNetwork)
         result, before = pl_module.updates.result, pl_module.updates.before
         if before is None or result is None:  # not due, or this device's shard is empty
             return
@@ -161,19 +154,15 @@ class Dashboard(Callback):
 
     def draw_histograms(self, trainer: L.Trainer, network: TwoLayerNetwork) -> None:
         """Write the histograms where the time allows."""
-        budget = self.budgets["histograms"]
-        if self.logs and network.updates.result is not None and budget.affords():
-            with budget.spending():
-                result = network.updates.result
+        result = network.updates.result
+        if self.logs and result is not None and self.budgets["histograms"].affords():
+            with self.budgets["histograms"].spending():
                 drawn = histogram_summary(network.params, result.activations, _unscaled(result))
-                for log in self.logs:
-                    log.write(drawn, trainer.global_step)
+                self.write(drawn, trainer.global_step)
 
     @override
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, TwoLayerNetwork)
-        if trainer.is_global_zero:
-            self.draw_histograms(trainer, pl_module)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.draw_histograms(trainer, pl_module)
 
     @override
     @torch.no_grad()
@@ -183,14 +172,10 @@ class Dashboard(Callback):
             return
         inputs, targets = split.rows(slice(0, EXAMPLES))
         names = trainer.datamodule.known.class_names  # pyright: ignore - ours
-        drawn = precision_recall_summary(pl_module(inputs), targets, names)
-        for log in self.logs:
-            log.write(drawn, trainer.global_step)
+        self.write(precision_recall_summary(pl_module(inputs), targets, names), trainer.global_step)
 
     @override
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         self.failed = True
         self.end(trainer.global_step)
 
@@ -204,16 +189,20 @@ class Dashboard(Callback):
         batch = min(self.plan.batch_size, self.plan.examples) * self.plan.accumulate
         said = render(self.folder.name, Facts(figures, self.points, self.checked, batch))
         (self.folder / "report.md").write_text(said)
-        for log in self.logs:
-            log.write(text("about/report", said), updates)
+        self.write(text("about/report", said), updates)
         if not self.failed:
             self.end(updates)
 
     def end(self, updates: int) -> None:
         """Write whether the run succeeded."""
+        self.write(hparams.ended(self.failed), updates)
         for log in self.logs:
-            log.write(hparams.ended(self.failed), updates)
             log.save()
+
+    def write(self, summary: Summary, updates: int) -> None:
+        """Write a summary to TensorBoard."""
+        for log in self.logs:
+            log.write(summary, updates)
 
 
 def _unscaled(result: MicrobatchResult) -> Gradients:

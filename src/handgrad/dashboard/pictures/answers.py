@@ -14,7 +14,7 @@ from handgrad.dashboard.pictures.canvas import (
     shortened,
     signed_bar,
 )
-from handgrad.dashboard.pictures.sigmoids import mark_classes
+from handgrad.dashboard.pictures.layers import mark_classes
 
 MOST_COUNTED = 20  # classes up to which the cells have numbers
 MOST_NAMED = 40  # classes up to which rows and columns have names

@@ -60,15 +60,7 @@ class PictureCallback(Callback):
         self.budget = TimeBudget(self.share, expected=EXPECTED)
 
     @override
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        assert isinstance(pl_module, TwoLayerNetwork)
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
         self.gradient = pl_module.W1.grad  # Lightning clears .grad before a validation
         if self.draws and trainer.global_step >= self.due:
             self.due = next_picture(trainer.global_step)
@@ -78,13 +70,12 @@ class PictureCallback(Callback):
             self.waiting = [each for each in self.waiting if str(each.updates).strip("0") == "1"]
 
     @override
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.draws and trainer.global_step > self.drawn_at:
             self.keep(trainer, pl_module)
 
-    def keep(self, trainer: L.Trainer, network: L.LightningModule) -> None:
+    def keep(self, trainer: L.Trainer, network: TwoLayerNetwork) -> None:
         """Take a snapshot of the network as it is now."""
-        assert isinstance(network, TwoLayerNetwork)
         params = Parameters(*(each.detach().clone() for each in network.params))
         gradient = None if self.gradient is None else self.gradient.clone()
         self.waiting.append(

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from handgrad.audit.numerical import Curve, error_versus_h
-from handgrad.dashboard.pictures import answers, plane, sigmoids, weights
+from handgrad.dashboard.pictures import answers, layers, plane
 from handgrad.dashboard.pictures.canvas import array, shortened
-from handgrad.dashboard.pictures.snapshot import Snapshot, classes_of
+from handgrad.dashboard.pictures.snapshot import Shown, Snapshot, classes_of
 from handgrad.data.examples import Examples
 from handgrad.statistics.gradients import cosines, gradient_products
 
@@ -25,33 +25,32 @@ def pictures(snapshot: Snapshot, *, more: bool) -> Iterator[tuple[str, Figure]]:
         snapshot: of the training.
         more: whether to draw also what the tiers above lite add.
     """
-    params, inputs, of = snapshot.params, snapshot.inputs, snapshot.of
-    labels, said, names = snapshot.labels, snapshot.answers, snapshot.examples.class_names
+    params, shown = snapshot.params, snapshot.shown
+    examples, labels, names = shown.examples, shown.labels, shown.examples.class_names
+    told, exclusive = (labels, shown.answers, names, shown.of), not examples.multi_label
     # Multi-label data are sorted as one nameless class.
-    classes = (labels, names) if snapshot.exclusive else (np.zeros(len(inputs), np.int64), ("",))
-    if inputs.shape[1] == 2:
+    classes = (labels, names) if exclusive else (np.zeros_like(labels), ("",))
+    if len(examples.feature_names) == 2:
         here = _plane_of(snapshot)
-        if snapshot.exclusive:
-            drawn = plane.boundary(here, params, inputs, labels, said, names, of)
-            yield "pictures/boundary", drawn
+        if exclusive:
+            yield "pictures/boundary", plane.boundary(here, params, shown.inputs, *told)
         yield "pictures/hidden_units", plane.hidden_units(here, params)
-    if shape := snapshot.examples.image_shape:
-        yield "pictures/tiles", weights.tiles(params, snapshot.gradient, shape)
-    yield "pictures/hinton", weights.hinton(params, names)
-    yield "pictures/saturation", sigmoids.saturation_map(snapshot.activations, *classes)
-    yield "pictures/slopes", sigmoids.slopes(snapshot.activations.z1)
-    if snapshot.exclusive:
-        yield "pictures/confusion", answers.confusion(labels, said, names, of)
-    yield "pictures/hardest", _hardest(snapshot)
+    if shape := examples.image_shape:
+        yield "pictures/tiles", layers.tiles(params, snapshot.gradient, shape)
+    yield "pictures/hinton", layers.hinton(params, names)
+    yield "pictures/saturation", layers.saturation_map(shown.activations, *classes)
+    yield "pictures/slopes", layers.slopes(shown.activations.z1)
+    if exclusive:
+        yield "pictures/confusion", answers.confusion(*told)
+    yield "pictures/hardest", _hardest(shown)
     if more:
-        yield "pictures/agreement", _agreement(snapshot, *classes)
+        yield "pictures/agreement", _agreement(shown, *classes)
 
 
 def numerical_errors(snapshot: Snapshot) -> Iterator[tuple[str, Figure]]:
     """Yield the error of the numerical derivatives against their step, with its tag."""
-    curves = error_versus_h(
-        snapshot.params, snapshot.inputs[:ROWS], snapshot.targets[:ROWS], snapshot.cost
-    )
+    rows = (snapshot.shown.inputs[:ROWS], snapshot.shown.targets[:ROWS])
+    curves = error_versus_h(snapshot.params, *rows, snapshot.cost)
     yield "pictures/error_versus_h", error_curves(curves)
 
 
@@ -90,35 +89,33 @@ def _plane_of(snapshot: Snapshot) -> plane.Plane:
     """Return the plane around the examples of the snapshot."""
     scaling = snapshot.data.scaling
     assert scaling is not None, "data that train are scaled"
-    offset, divisor = scaling.offset, scaling.divisor
-    first, second = snapshot.examples.feature_names
-    return plane.Plane.around(snapshot.params, snapshot.inputs, offset, divisor, (first, second))
-
-
-def _agreement(snapshot: Snapshot, labels: np.ndarray, names: tuple[str, ...]) -> Figure:
-    """Draw which examples pull in the same direction."""
-    order = sigmoids.columns_of(labels)
-    activations, gradients = snapshot.activations, snapshot.gradients
-    products = gradient_products(
-        activations._replace(A1=activations.A1[order]),
-        gradients._replace(dz2=gradients.dz2[order], dz1=gradients.dz1[order]),
-        snapshot.inputs[order],
+    first, second = snapshot.shown.examples.feature_names
+    return plane.Plane.around(
+        snapshot.params, snapshot.shown.inputs, scaling.offset, scaling.divisor, (first, second)
     )
-    return answers.agreement(array(cosines(products)), labels[order], names, snapshot.of)
 
 
-def _hardest(snapshot: Snapshot) -> Figure:
+def _agreement(shown: Shown, labels: np.ndarray, names: tuple[str, ...]) -> Figure:
+    """Draw which examples pull in the same direction."""
+    order = layers.columns_of(labels)
+    products = gradient_products(
+        shown.activations._replace(A1=shown.activations.A1[order]),
+        shown.gradients._replace(dz2=shown.gradients.dz2[order], dz1=shown.gradients.dz1[order]),
+        shown.inputs[order],
+    )
+    return answers.agreement(array(cosines(products)), labels[order], names, shown.of)
+
+
+def _hardest(shown: Shown) -> Figure:
     """Draw the examples with the largest gradients."""
-    order = snapshot.norms.argsort(descending=True)[: answers.HARDEST].cpu()
-    rows = snapshot.indices[order.numpy()]  # a tensor of one index would be a number
-    features = np.asarray(snapshot.examples.X[rows], dtype=float)
-    targets, outputs = snapshot.targets[order], snapshot.activations.A2[order]
-    captions, wrong = _told(targets, outputs, snapshot.examples)
-    shape = snapshot.examples.image_shape
-    if shape:
-        return answers.hardest_images(features.reshape(-1, *shape), captions, wrong, snapshot.of)
-    scaled, names = array(snapshot.inputs[order]), snapshot.examples.feature_names
-    return answers.hardest_rows(features, scaled, names, captions, wrong, snapshot.of)
+    order = shown.norms.argsort(descending=True)[: answers.HARDEST].cpu()
+    rows = shown.indices[order.numpy()]  # a tensor of one index would be a number
+    features = np.asarray(shown.examples.X[rows], dtype=float)
+    told = (*_told(shown.targets[order], shown.activations.A2[order], shown.examples), shown.of)
+    if shape := shown.examples.image_shape:
+        return answers.hardest_images(features.reshape(-1, *shape), *told)
+    scaled, names = array(shown.inputs[order]), shown.examples.feature_names
+    return answers.hardest_rows(features, scaled, names, *told)
 
 
 def _told(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,12 +23,24 @@ def classes_of(outputs: Tensor) -> np.ndarray:
     return chosen.long().cpu().numpy()
 
 
+class Shown(NamedTuple):
+    """Holds the examples that pictures show, and what the network makes of them."""
+
+    of: str  # the split that they are from: validation or training
+    examples: Examples  # of all splits
+    indices: np.ndarray  # of those that are shown, (m,)
+    inputs: Tensor  # scaled, (m, n_x)
+    targets: Tensor  # (m, n_y)
+    activations: Activations
+    gradients: Gradients  # by the equations, over these examples
+    norms: Tensor  # of each example's gradient, (m,)
+    labels: np.ndarray  # the class of each example, (m,)
+    answers: np.ndarray  # the class that the network answers, (m,)
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """Holds the network at one update, and computes the rest when a picture first asks for it.
-
-    The examples shown are those of the validation split, where there is one, or else of the
-    training split. Where they are too many, they are spread evenly over the split.
 
     Attributes:
         updates: made so far.
@@ -43,74 +56,30 @@ class Snapshot:
     cost: Cost
     data: ExampleData
 
-    @property
-    def of(self) -> str:
-        """Return which examples are shown: validation or training."""
-        return "validation" if len(self.data.splits["val"]) else "training"
-
-    @property
-    def examples(self) -> Examples:
-        """Return all examples of the data."""
-        return self.data.examples
-
-    @property
-    def exclusive(self) -> bool:
-        """Return whether each example has exactly one class."""
-        return not self.examples.multi_label
-
     @cached_property
-    def _rows(self) -> tuple[np.ndarray, Tensor, Tensor]:
-        """Take the examples that are shown: their indices, inputs and targets."""
-        split = self.data.splits["val" if self.of == "validation" else "train"]
+    def shown(self) -> Shown:
+        """Run forward and backward over the examples that are shown, outside any autocast.
+
+        They are those of the validation split, where there is one, or else of the training split.
+        Where they are too many, they are spread evenly over the split.
+        """
+        validated = len(self.data.splits["val"]) > 0
+        split = self.data.splits["val" if validated else "train"]
         rows = min(len(split), MOST_ROWS, max(1, MOST_BYTES // split.bytes_per_example))
         positions = np.linspace(0, len(split) - 1, rows).round().astype(np.int64)
-        return split.indices[positions], *split.take(torch.from_numpy(positions))
-
-    @property
-    def indices(self) -> np.ndarray:
-        """Return the indices of the examples that are shown, (m,)."""
-        return self._rows[0]
-
-    @property
-    def inputs(self) -> Tensor:
-        """Return the scaled inputs, (m, n_x)."""
-        return self._rows[1]
-
-    @property
-    def targets(self) -> Tensor:
-        """Return the targets, (m, n_y)."""
-        return self._rows[2]
-
-    @cached_property
-    def _passes(self) -> tuple[Activations, Gradients, Tensor]:
-        """Run forward and backward over the examples that are shown, outside any autocast."""
-        inputs, targets = self.inputs, self.targets
+        inputs, targets = split.take(torch.from_numpy(positions))
         with torch.no_grad(), torch.autocast(self.params.W1.device.type, enabled=False):
             activations = forward(self.params, inputs)
             gradients = backward(self.params, activations, inputs, targets, dz2=self.cost.dz2)
-            return activations, gradients, example_norms(activations, gradients, inputs).whole
-
-    @property
-    def activations(self) -> Activations:
-        """Return the activations of the examples."""
-        return self._passes[0]
-
-    @property
-    def gradients(self) -> Gradients:
-        """Return the gradients by the equations, over these examples."""
-        return self._passes[1]
-
-    @property
-    def norms(self) -> Tensor:
-        """Return the norm of each example's gradient, (m,)."""
-        return self._passes[2]
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Return the class of each example, (m,)."""
-        return classes_of(self.targets)
-
-    @property
-    def answers(self) -> np.ndarray:
-        """Return the class that the network answers, (m,)."""
-        return classes_of(self.activations.A2)
+            return Shown(
+                "validation" if validated else "training",
+                self.data.examples,
+                split.indices[positions],
+                inputs,
+                targets,
+                activations,
+                gradients,
+                example_norms(activations, gradients, inputs).whole,
+                classes_of(targets),
+                classes_of(activations.A2),
+            )
