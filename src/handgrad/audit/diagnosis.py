@@ -81,7 +81,9 @@ def _suspects(name: str, given: Tensor, true: Tensor, upstream: Upstream) -> Sus
     if dz is None:
         return found
     parameter = getattr(at.params, name[1:])
-    found |= _regularised(given, true, parameter, name[1:])
+    decay = _fit(given - true, parameter)  # as much of it as fits best
+    words = f"the right line + {decay:.4g} {name[1:]} (weight decay)"
+    found[words] = true + decay * parameter
     if name.startswith("db"):
         return found | _bias_gradient(name[-1], true, dz)
     return found | _weight_gradient(name[-1], true, dz, upstream)
@@ -239,12 +241,6 @@ def _bias_gradient(layer: str, true: Tensor, dz: Tensor) -> Suspects:
     if m == len(true):
         suspects[f"dz{layer} summed over the units, the wrong axis"] = dz.sum(dim=1) / m
     return suspects
-
-
-def _regularised(given: Tensor, true: Tensor, parameter: Tensor, name: str) -> Suspects:
-    """Return the right line with weight decay inside, as much of it as fits best."""
-    decay = _fit(given - true, parameter)
-    return {f"the right line + {decay:.4g} {name} (weight decay)": true + decay * parameter}
 
 
 def _counts(m: int) -> dict[str, int]:

@@ -213,13 +213,10 @@ def _directions(
     generator = torch.Generator().manual_seed(seed)
     directions = []
     for _ in range(count):
-        draws = {
-            block: torch.randn(
-                getattr(params, block).shape, generator=generator, dtype=torch.float64
-            ).to(params.W1.device)
-            * float(block in moving)
-            for block in BLOCKS
-        }
-        length = sum(float(draw.norm()) ** 2 for draw in draws.values()) ** 0.5
-        directions.append(Parameters(**{block: draw / length for block, draw in draws.items()}))
+        draws = []
+        for block, here in zip(BLOCKS, params, strict=True):
+            draw = torch.randn(here.shape, generator=generator, dtype=torch.float64)
+            draws.append(draw.to(here.device) * float(block in moving))
+        length = sum(float(draw.norm()) ** 2 for draw in draws) ** 0.5
+        directions.append(Parameters(*(draw / length for draw in draws)))
     return directions

@@ -63,9 +63,9 @@ class Scalars:
     @torch.no_grad()
     def of(self, update: ObservedUpdate) -> dict[str, float]:
         """Return all quantities of an update that are finite."""
-        tensors = {**self.step(update), **self.health(update), **self.norms(update)}
+        tensors = self.basic(update)
         if update.gradients.dz1 is not None:  # a rule of four gradients gives none
-            tensors |= {**self.backward_pass(update), **self.noise_terms(update)}
+            tensors |= self.backward_pass(update)
         if self.tier >= TIERS.index("full"):
             tensors |= self.more(update)
         if self.tier >= TIERS.index("deep"):
@@ -79,51 +79,37 @@ class Scalars:
         }
         return _finite(figures)
 
+    def basic(self, update: ObservedUpdate) -> dict[str, Tensor]:
+        """Measure step, sigmoids and norms, and the cost of answering 1/2 to everything."""
+        hidden = saturation(update.activations.A1)  # how many still pass on an error
+        half = torch.full_like(update.targets, 0.5)
+        unknowing = update.activations._replace(z2=torch.zeros_like(half), A2=half)
+        ratios = update_to_weight(update.before, update.after)
+        norms = [torch.linalg.vector_norm(wide(each)) for each in update.step_gradient]
+        return {
+            **dict(zip(_each("step/log10_update_to_weight_"), ratios, strict=True)),
+            "health/saturated_hidden": hidden.share,
+            "health/saturated_output": saturation(update.activations.A2).share,
+            "health/dead_units": hidden.dead_share,
+            **_quantiles(hidden.slope, "health/slope"),
+            **dict(zip(_each("backward/log10_norm_d"), norms, strict=True)),
+            "cost/chance": update.cost.value(unknowing, update.targets),
+        }
+
     def backward_pass(self, update: ObservedUpdate) -> dict[str, Tensor]:
-        """Measure where the error shrinks on its way back."""
+        """Measure where the error shrinks on its way back, and how the gradients scatter."""
         chain = vanishing(update.before, update.gradients)
+        norms = example_norms(update.activations, update.gradients, update.inputs).whole
+        noise, signal, _ = noise_scale(norms, means(update.gradients))
         return {
             "backward/log10_dz2": chain.dz2,
             "backward/log10_W2T_dz2": chain.W2T_dz2,
             "backward/log10_dz1": chain.dz1,
             "backward/kept_by_W2": chain.kept_by_W2,
             "backward/kept_by_slope": chain.kept_by_slope,
-        }
-
-    def norms(self, update: ObservedUpdate) -> dict[str, Tensor]:
-        """Return the norms of the gradients, and the cost of answering 1/2 to everything."""
-        names = (f"backward/log10_norm_d{name}" for name in PARAMETERS)
-        norms = [torch.linalg.vector_norm(wide(each)) for each in update.step_gradient]
-        half = torch.full_like(update.targets, 0.5)
-        unknowing = update.activations._replace(z2=torch.zeros_like(half), A2=half)
-        return {
-            **dict(zip(names, norms, strict=True)),
-            "cost/chance": update.cost.value(unknowing, update.targets),
-        }
-
-    def noise_terms(self, update: ObservedUpdate) -> dict[str, Tensor]:
-        """Measure how the gradients of the examples scatter."""
-        gradients = update.gradients
-        norms = example_norms(update.activations, update.gradients, update.inputs).whole
-        noise, signal, _ = noise_scale(norms, means(gradients))
-        bands = _quantiles(norms, "noise/example_norm")
-        return {"noise": noise, "signal": signal, **bands}
-
-    def step(self, update: ObservedUpdate) -> dict[str, Tensor]:
-        """Measure the step relative to the parameters."""
-        ratios = update_to_weight(update.before, update.after)
-        names = (f"step/log10_update_to_weight_{name}" for name in PARAMETERS)
-        return dict(zip(names, ratios, strict=True))
-
-    def health(self, update: ObservedUpdate) -> dict[str, Tensor]:
-        """Measure how many sigmoids still pass on an error."""
-        activations = update.activations
-        hidden = saturation(activations.A1)
-        return {
-            "health/saturated_hidden": hidden.share,
-            "health/saturated_output": saturation(activations.A2).share,
-            "health/dead_units": hidden.dead_share,
-            **_quantiles(hidden.slope, "health/slope"),
+            "noise": noise,
+            "signal": signal,
+            **_quantiles(norms, "noise/example_norm"),
         }
 
     def more(self, update: ObservedUpdate) -> dict[str, Tensor]:
@@ -188,6 +174,11 @@ def _agreement(update: ObservedUpdate) -> Tensor:
     m = len(products)
     pairs = cosines(products).fill_diagonal_(0)
     return pairs.sum() / (m * (m - 1) or math.nan)
+
+
+def _each(prefix: str) -> list[str]:
+    """Return a tag for each parameter."""
+    return [prefix + name for name in PARAMETERS]
 
 
 def _quantiles(values: Tensor, tag: str) -> dict[str, Tensor]:

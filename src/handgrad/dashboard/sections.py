@@ -238,13 +238,12 @@ def layout(tier: str) -> dict[str, dict[str, Series]]:
     The format is that of `SummaryWriter.add_custom_scalars`.
     """
     return {
-        section: {title: _series(tags) for title, tags in charts.items()}
+        section: {
+            # A band has three tags: the middle, the lower and the upper one.
+            title: ["Margin", tags]
+            if tags[0].endswith("_q50")
+            else ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
+            for title, tags in charts.items()
+        }
         for section, charts in charts_of(tier).items()
     }
-
-
-def _series(tags: list[str]) -> Series:
-    """Return the curves, or the three tags of a band: the middle, the lower and the upper one."""
-    if tags[0].endswith("_q50"):
-        return ["Margin", tags]
-    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]

@@ -95,8 +95,8 @@ class Scaling:
         if not (scaled < np.finfo(np.float32).max).all():
             raise ValueError(f"data.scale={self.scale}: a feature is too large for float32")
 
-    def _check_number(self, features: np.ndarray) -> None:
-        if features.ndim != 2 or len(self.offset) not in (1, features.shape[1]):
+    def _check_number(self, features: Features) -> None:
+        if len(features.shape) != 2 or len(self.offset) not in (1, features.shape[1]):
             raise ValueError(
                 f"features are {features.shape}, the scaling is for {len(self.offset)} features"
             )

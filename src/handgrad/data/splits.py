@@ -97,20 +97,22 @@ def split(examples: Examples, validation: float | None, test: float | None, seed
         ValueError: if a fraction is out of range, or no example is left for training.
     """
     if examples.splits is not None:
-        return _fixed(examples.splits, validation, test)
+        for key, fraction in (("validation", validation), ("test", test)):
+            if fraction is not None:
+                raise ValueError(
+                    f"data.{key}={fraction}: this dataset has official splits; use null"
+                )
+        return _Indices(*(np.flatnonzero(examples.splits == s) for s in (TRAIN, VALIDATION, TEST)))
     sizes = _sizes(len(examples), validation, test)
     rest = np.arange(len(examples))
     held_out = {}
     for name in ("test", "validation"):
-        rest, held_out[name] = _take(examples, rest, sizes[name], seed)
+        held_out[name] = rest[:0]
+        if size := sizes[name]:
+            classes = _classes_to_keep_in_step(examples, rest, size)
+            parts = train_test_split(rest, test_size=size, random_state=seed, stratify=classes)
+            rest, held_out[name] = map(np.sort, parts)
     return _Indices(rest, held_out["validation"], held_out["test"])
-
-
-def _fixed(splits: np.ndarray, validation: float | None, test: float | None) -> _Indices:
-    for key, fraction in (("validation", validation), ("test", test)):
-        if fraction is not None:
-            raise ValueError(f"data.{key}={fraction}: this dataset has official splits; use null")
-    return _Indices(*(np.flatnonzero(splits == code) for code in (TRAIN, VALIDATION, TEST)))
 
 
 def _sizes(n_examples: int, validation: float | None, test: float | None) -> dict[str, int]:
@@ -127,17 +129,6 @@ def _sizes(n_examples: int, validation: float | None, test: float | None) -> dic
             f"data: there are {n_examples} examples"
         )
     return sizes
-
-
-def _take(
-    examples: Examples, rest: np.ndarray, size: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what stays of `rest`, and the `size` examples taken from it."""
-    if size == 0:
-        return rest, rest[:0]
-    classes = _classes_to_keep_in_step(examples, rest, size)
-    stay, taken = train_test_split(rest, test_size=size, random_state=seed, stratify=classes)
-    return np.sort(stay), np.sort(taken)
 
 
 def _classes_to_keep_in_step(examples: Examples, rest: np.ndarray, size: int) -> np.ndarray | None:

@@ -151,7 +151,10 @@ def _share_storage(heard: list[_Operation], needed: list[Tensor]) -> None:
             if _storage(each) in ours and last_read[_storage(each)] == number
         }
         for each in _operands(made):  # a transpose would be overwritten before it is read
-            if not _same_layout(each, made.result):
+            places = [
+                (t.dtype, t.shape, t.stride(), t.storage_offset()) for t in (each, made.result)
+            ]
+            if places[0] != places[1]:
                 free.pop(_storage(each), None)
         if free and torch.Tag.pointwise in made.operation.tags:
             there, operand = free.popitem()
@@ -174,12 +177,6 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _same_layout(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors have the same layout in memory."""
-    places = [(t.dtype, t.shape, t.stride(), t.storage_offset()) for t in (one, other)]
-    return places[0] == places[1]
-
-
 def _into_storage(made: _Operation, given: list[Any]) -> tuple[Callable[..., Tensor], list[Any]]:
     """Return the function that writes an operation's result into given storage, and its arguments.
 
@@ -190,7 +187,8 @@ def _into_storage(made: _Operation, given: list[Any]) -> tuple[Callable[..., Ten
     if name == "rsub" and len(given) == 2:  # 1 - A1, which has no such form of its own
         name, given = "sub", given[::-1]
     if name in ("add", "sub", "mul", "div"):  # a number would become a tensor at each call
-        given = [each if isinstance(each, Tensor) else _scalar(each, made.result) for each in given]
+        kind = {"dtype": made.result.dtype, "device": made.result.device}
+        given = [e if isinstance(e, Tensor) else torch.tensor(e, **kind) for e in given]
     function = getattr(torch, name, None)
     if function is None:
         raise CannotCapture(f"{made.operation} cannot write into given storage")
@@ -199,11 +197,6 @@ def _into_storage(made: _Operation, given: list[Any]) -> tuple[Callable[..., Ten
     except (TypeError, RuntimeError) as error:
         raise CannotCapture(f"{made.operation} cannot write into given storage") from error
     return function, given
-
-
-def _scalar(number: float, result: Tensor) -> Tensor:
-    """Return a Python number as a tensor without dimensions."""
-    return torch.tensor(number, dtype=result.dtype, device=result.device)
 
 
 def differences(

@@ -9,65 +9,41 @@ from torch.nn import init
 
 from handgrad.backprop import Parameters
 
-Fill = Callable[[Tensor, Tensor, Generator], None]  # writes one layer's weights and biases
+Fill = Callable[[Tensor, Generator], object]  # draws the weights or the biases of one layer
 
 
-def _xavier(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Draw weights from U(-r, r), r = sqrt(6 / (n_in + n_out)), with zero biases.
-
-    X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural networks,
-    AISTATS (2010), eq. 16.
-    """
-    init.xavier_uniform_(weight, generator=generator)
-    init.zeros_(bias)
+def _zero(tensor: Tensor, generator: Generator) -> object:
+    """Set all to zero."""
+    return init.zeros_(tensor)
 
 
-def _nielsen_small(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Draw weights from N(0, 1 / n_in) and biases from N(0, 1).
-
-    M. Nielsen, Neural Networks and Deep Learning (2015), chapter 3, "Weight initialization".
-    """
-    init.normal_(weight, std=weight.shape[1] ** -0.5, generator=generator)
-    init.normal_(bias, generator=generator)
+def _normal(tensor: Tensor, generator: Generator, *, std: float = 1.0) -> object:
+    """Draw from N(0, std^2)."""
+    return init.normal_(tensor, std=std, generator=generator)
 
 
-def _nielsen_large(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Draw weights and biases from N(0, 1).
-
-    M. Nielsen, Neural Networks and Deep Learning (2015), chapter 1.
-    """
-    init.normal_(weight, generator=generator)
-    init.normal_(bias, generator=generator)
+def _uniform(tensor: Tensor, generator: Generator, *, largest: float = 1.0) -> object:
+    """Draw from U(-largest, largest)."""
+    return init.uniform_(tensor, -largest, largest, generator=generator)
 
 
-def _small_random(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Draw weights from 0.01 N(0, 1), with zero biases.
-
-    A. Ng, Neural Networks and Deep Learning (deeplearning.ai), week 3, "Random initialization".
-    """
-    init.normal_(weight, std=0.01, generator=generator)
-    init.zeros_(bias)
-
-
-def _uniform(weight: Tensor, bias: Tensor, generator: Generator, *, largest: float = 1.0) -> None:
-    """Draw weights and biases from U(-largest, largest), as in the papers of the 1980s."""
-    init.uniform_(weight, -largest, largest, generator=generator)
-    init.uniform_(bias, -largest, largest, generator=generator)
-
-
-def _zeros(weight: Tensor, bias: Tensor, generator: Generator) -> None:
-    """Set weights and biases to zero, so that every hidden unit stays the same as all others."""
-    init.zeros_(weight)
-    init.zeros_(bias)
-
-
-INITIALIZATIONS: dict[str, Fill] = {
-    "xavier": _xavier,
-    "nielsen_small": _nielsen_small,
-    "nielsen_large": _nielsen_large,
-    "small_random": _small_random,
-    "uniform": _uniform,
-    "zeros": _zeros,
+INITIALIZATIONS: dict[str, tuple[Fill, Fill]] = {  # of the weights, then of the biases
+    # Weights from U(-r, r), r = sqrt(6 / (n_in + n_out)), and zero biases: X. Glorot, Y. Bengio,
+    # Understanding the difficulty of training deep feedforward neural networks, AISTATS (2010),
+    # eq. 16.
+    "xavier": (lambda weight, generator: init.xavier_uniform_(weight, generator=generator), _zero),
+    # Weights from N(0, 1 / n_in), biases from N(0, 1): M. Nielsen, Neural Networks and Deep
+    # Learning (2015), chapter 3, "Weight initialization".
+    "nielsen_small": (lambda weight, g: _normal(weight, g, std=weight.shape[1] ** -0.5), _normal),
+    # Both from N(0, 1): M. Nielsen, Neural Networks and Deep Learning (2015), chapter 1.
+    "nielsen_large": (_normal, _normal),
+    # Weights from 0.01 N(0, 1), and zero biases: A. Ng, Neural Networks and Deep Learning
+    # (deeplearning.ai), week 3, "Random initialization".
+    "small_random": (partial(_normal, std=0.01), _zero),
+    # Both from U(-1, 1), or another range, as in the papers of the 1980s.
+    "uniform": (_uniform, _uniform),
+    # Every hidden unit stays the same as all others.
+    "zeros": (_zero, _zero),
 }
 
 
@@ -105,16 +81,20 @@ def initialize(
         raise ValueError(f"uniform_range is {uniform_range}, must be positive and finite")
     fill = INITIALIZATIONS[name]
     if name == "uniform":
-        fill = partial(_uniform, largest=uniform_range)
+        draw = partial(_uniform, largest=uniform_range)
+        fill = (draw, draw)
     W1, b1 = _draw(fill, hidden_features, input_features, generator)
     W2, b2 = _draw(fill, output_features, hidden_features, generator)
     dtype = dtype or torch.get_default_dtype()
     return Parameters(W1.to(dtype), b1.to(dtype), W2.to(dtype), b2.to(dtype))
 
 
-def _draw(fill: Fill, units: int, inputs: int, generator: Generator) -> tuple[Tensor, Tensor]:
+def _draw(
+    fill: tuple[Fill, Fill], units: int, inputs: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
     """Draw one layer's weights (units, inputs) and biases (units,), in float64."""
     weight = torch.empty(units, inputs, dtype=torch.float64, device="cpu")
     bias = torch.empty(units, dtype=torch.float64, device="cpu")
-    fill(weight, bias, generator)
+    for draw, tensor in zip(fill, (weight, bias), strict=True):
+        draw(tensor, generator)
     return weight, bias

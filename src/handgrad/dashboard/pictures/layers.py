@@ -146,10 +146,14 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
         else "red: positive weights, blue: negative",
     )
     for k, (name, matrix) in enumerate(matrices.items()):
-        limit = _robust_limit(matrix[units])
+        rows = matrix[units]
+        limit = float(np.nanpercentile(np.abs(rows), OUTLIERS)) if rows.size else 0.0
+        limit = limit if np.isfinite(limit) and limit > 0 else 1.0
+        images = rows.reshape(len(rows), *image_shape)
+        columns = int(np.ceil(np.sqrt(len(rows) * image_shape[0] / image_shape[1])))
         axes = place(figure, 0.15 + 4.95 * k, 0.12, 4.0, 4.0)
         axes.imshow(
-            _mosaic_of(matrix[units], image_shape),
+            mosaic(images, columns, 1, np.nan),
             cmap=SIGNED,
             vmin=-limit,
             vmax=limit,
@@ -159,19 +163,6 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
         axes.set_title(name, size=11, color=INK, pad=4)
         signed_bar(place(figure, 4.22 + 4.95 * k, 0.5, 0.12, 3.2), limit)
     return figure
-
-
-def _mosaic_of(rows: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-    """Lay rows (n, pixels) as images in a nearly square mosaic, a pixel of NaN apart."""
-    images = rows.reshape(len(rows), *image_shape)
-    aspect = image_shape[0] / image_shape[1]
-    return mosaic(images, int(np.ceil(np.sqrt(len(rows) * aspect))), 1, np.nan)
-
-
-def _robust_limit(values: np.ndarray) -> float:
-    """Return the bound of all values but outliers, where the colours end."""
-    limit = float(np.nanpercentile(np.abs(values), OUTLIERS)) if values.size else 0.0
-    return limit if np.isfinite(limit) and limit > 0 else 1.0
 
 
 def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:

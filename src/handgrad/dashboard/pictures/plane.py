@@ -243,16 +243,12 @@ def hidden_units(here: Plane, params: Parameters) -> Figure:
     axes.set_axis_off()
     for k, unit in enumerate(shown):
         left, top = k % columns * (wide + gap), k // columns * (high + gap)
-        text = f"{unit + 1}: {_strength_text(params, unit)}"
+        out = array(params.W2)[:, unit]  # to a single output the weight, to several their norm
+        strength = f"{out[0]:+.1f}" if len(out) == 1 else f"|W2| {np.linalg.norm(out):.1f}"
+        text = f"{unit + 1}: {strength}"
         axes.text(left + wide / 2, top - 1, text, ha="center", va="bottom", size=9, color=INK)
     scale_bar(place(figure, 5.62, 0.3, 0.14, height - 0.45), SIGNED, ACTIVATIONS)
     return figure
-
-
-def _strength_text(params: Parameters, unit: int) -> str:
-    """Return a unit's weight to a single output, or the norm of its weights to several."""
-    out = array(params.W2)[:, unit]
-    return f"{out[0]:+.1f}" if len(out) == 1 else f"|W2| {np.linalg.norm(out):.1f}"
 
 
 def _strengths(params: Parameters) -> np.ndarray:
