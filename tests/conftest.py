@@ -1,9 +1,13 @@
 """Shared by all tests: one thread, a folder of its own for each, and `train.py` as a function.
 
 No test writes into the checkout: each begins in its own `tmp_path`, and the session fails where a
-file has appeared all the same.
+file has appeared all the same. What takes seconds to import is imported where it is needed: the
+process that deals the tests out to others needs none of it, and those wait for it.
 """
 
+from __future__ import annotations
+
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the subprocesses
@@ -11,26 +15,24 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lightning as L
 import pytest
-import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from handgrad.data.module import ExampleData
-from handgrad.module import TwoLayerNetwork
-from handgrad.tasks import build, cli
+if TYPE_CHECKING:
+    import lightning as L
+
+    from handgrad.data.module import ExampleData
+    from handgrad.module import TwoLayerNetwork
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".venv", "__pycache__", ".egg-info")
 STRAYS = pytest.StashKey[set[str]]()
-
-torch.set_num_threads(1)
 
 
 def strays() -> set[str]:
@@ -64,7 +66,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def outside_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Begin the fixtures that several tests share in a temporary folder."""
+    """Begin the fixtures that several tests share in a temporary folder, with one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what is imported stays: the collector need not look at it again and again
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("shared"))
         yield
@@ -104,6 +111,12 @@ def train(
 
     Without the dashboard unless an argument names it: drawing takes longer than a small training.
     """
+    from hydra._internal.hydra import Hydra
+
+    from handgrad.tasks import cli
+
+    # Hydra composes a configuration only to find no hydra.mode in it; then the flag -m decides.
+    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
     numbers = count()
 
     def run(*arguments: str, into: Path | None = None) -> Answer:
@@ -142,6 +155,17 @@ def command(tmp_path: Path) -> Train:
 
 def composed(*overrides: str) -> dict[str, Any]:
     """Return the configuration that these overrides give, with "a.b" for what is missing."""
+    return deepcopy(composed_once(*overrides))
+
+
+@cache  # composing takes a tenth of a second
+def composed_once(*overrides: str) -> dict[str, Any]:
+    """Return a configuration that is not to be changed."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from handgrad.tasks import cli
+
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", list(overrides))
     for key in OmegaConf.missing_keys(config):
@@ -159,6 +183,8 @@ def fit(
         callbacks: that watch the training.
         one_by_one: whether each block holds one update alone.
     """
+    from handgrad.tasks import build
+
     config = composed("logger=none", "trainer.enable_progress_bar=false", *overrides)
     data = build.data(config).read()
     network = build.network(config, data)

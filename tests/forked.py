@@ -13,16 +13,25 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
+import pytest
 
 from handgrad.devices import launch
 
 DOOR = Path(__file__).parent.parent / "train.py"
-PRELOADED = ["forked", "handgrad.tasks.train", "handgrad.tasks.test", "handgrad.config.validate"]
+PRELOADED = [  # what a run imports, some of it by name only
+    *("forked", "handgrad.tasks.cli", "handgrad.tasks.sweep.job", "handgrad.tasks.train"),
+    *("handgrad.tasks.test", "handgrad.config.validate", "handgrad.dashboard.pictures.gallery"),
+    *("handgrad.data.sources", "sklearn.datasets", "filelock"),
+    *("hydra.core.plugins", "hydra.experimental.callback", "omegaconf._impl", "rich._emoji_codes"),
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
+]
 
 
 class Run(NamedTuple):
@@ -84,6 +93,19 @@ def serve(
     runpy.run_path(str(DOOR), run_name="__main__")
 
 
+def server() -> ForkServerContext:
+    """Get what starts processes that have everything imported, once for all that do."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def replace_spawn(patch: pytest.MonkeyPatch) -> None:
+    """Let the processes that this one would spawn come from the server."""
+    context = server()
+    patch.setattr(multiprocessing, "get_context", lambda _: context)
+
+
 def nothing() -> None:
     """Prepare nothing."""
 
@@ -104,8 +126,7 @@ def start(
     """
     for name in ("out", "err"):  # of a run before: they tell when this one has begun
         (folder / name).unlink(missing_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = server()
     saves, announcing = context.Pipe(duplex=False)
     process = context.Process(
         target=serve, args=(arguments, folder, environment or {}, prepare, announcing)

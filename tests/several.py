@@ -1,11 +1,11 @@
 """Many jobs on one group of processes, because starting a group takes seconds."""
 
-import multiprocessing
 import os
 import shutil
 import traceback
 from pathlib import Path
 
+import forked
 import lightning as L
 import numpy as np
 
@@ -57,8 +57,7 @@ def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
 
 def run_on(devices: int, jobs: list[launch.Job], folder: Path) -> None:
     """Run all jobs on a group of that many processes."""
-    context = multiprocessing.get_context("forkserver")  # which imports once for all groups
-    context.set_forkserver_preload(["handgrad.tasks.train"])
+    context = forked.server()
     rendezvous = f"file://{folder}/store{devices}"
     processes = [
         context.Process(target=work, args=(jobs, rank, rendezvous)) for rank in range(devices)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -186,7 +187,10 @@ def test_start_up_is_timed_and_a_failure_is_said(monkeypatch: pytest.MonkeyPatch
     assert (good.note, bad.note) == ("", "exit code 3")
 
 
-def test_the_task_writes_table_csv_and_figure(train: Train) -> None:
+def test_the_task_writes_table_csv_and_figure(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked.replace_spawn(monkeypatch)
     answer = train(
         "task=benchmark",
         "benchmark.rows=[4x6-5-3]",

@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,6 +170,7 @@ def test_every_command_ends_as_the_page_says(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", sys.argv)
+    forked.replace_spawn(monkeypatch)
     for step in steps(page):
         if step.file:
             write(step, readers_folder)
