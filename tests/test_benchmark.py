@@ -116,7 +116,8 @@ def test_a_missing_package_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "jax", None)
     server = Server("jax", composed("task=benchmark"))
     answer = server.answer("prepare", (shape, tmp_path / "data.npz"))
-    assert answer.failure == "not installed: jax"
+    assert isinstance(answer, Unfit)
+    assert str(answer) == "not installed: jax"
 
 
 def test_a_process_of_a_contender_starts_with_little_else() -> None:

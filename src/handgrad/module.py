@@ -148,16 +148,14 @@ class TwoLayerNetwork(L.LightningModule):
         Raises:
             NonFinite: if a value is not finite, unless such updates are to be skipped.
         """
-        self.count_updates(self.updates.make(block))
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
-            self.log_window()
-
-    def count_updates(self, updates: int) -> None:
-        """Tell Lightning of updates that did not go through its wrapper of the optimizer."""
+        made = self.updates.make(block)
+        # Lightning does not see updates that do not go through its wrapper of the optimizer.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         for tracker in (progress.total, progress.current):
-            tracker.ready += updates
-            tracker.completed += updates
+            tracker.ready += made
+            tracker.completed += made
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
+            self.log_window()
 
     def steps_with(self, interval: str) -> bool:
         """Return whether the learning rate's scheduler takes its steps at an interval."""

@@ -121,14 +121,17 @@ def audit_probes(
 
 
 def worst(reports: list[Report]) -> Report:
-    """Merge several reports on one rule into the worst verdict on each line."""
+    """Merge several reports on one rule into the worst verdict on each line.
+
+    Wrong is worse than right, and right than not judged. Among equals the residual decides, of
+    which NaN is the largest.
+    """
+
+    def badness(line: Line) -> tuple[bool, bool, float]:
+        return line.judged, not line.ok, math.inf if math.isnan(line.residual) else line.residual
+
     per_line = zip(*(report.lines for report in reports), strict=True)
-    return Report(tuple(max(lines, key=_badness) for lines in per_line))
-
-
-def _badness(line: Line) -> tuple[bool, bool, float]:
-    """Return a sort key: wrong above right above not judged, then by residual, NaN as infinite."""
-    return line.judged, not line.ok, math.inf if math.isnan(line.residual) else line.residual
+    return Report(tuple(max(lines, key=badness) for lines in per_line))
 
 
 def probe_inputs(

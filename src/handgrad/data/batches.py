@@ -216,7 +216,7 @@ class TrainingBlocks:
     ) -> None:
         self.split, self.plan = split, plan
         self.updates_done, self.horizon = updates_done, horizon
-        self.stretches: dict[tuple[int, int, int], Stretch] = {}
+        self.stretch = lru_cache(KEPT_STRETCHES)(self.stretch)  # each is worked out once
         self.aligned = ALIGNMENT // math.gcd(ALIGNMENT, split.bytes_per_example)  # rows
 
     def __iter__(self) -> Iterator[Block]:
@@ -257,7 +257,9 @@ class TrainingBlocks:
         while count:
             number_of_pass, first = divmod(number, self.plan.updates_per_pass)
             here = min(count, self.plan.updates_per_pass - first)
-            in_a_row, positions = self.stretch(first, here, offset)
+            # A pass's stretches differ only if its last update, which may be short, is among them.
+            ends = first + here == self.plan.updates_per_pass
+            in_a_row, positions = self.stretch(first if ends else 0, here, offset)
             start = first * self.plan.accumulate * self.plan.batch_size
             rows.append(self.plan.order(number_of_pass)[start + positions])
             updates += in_a_row
@@ -268,22 +270,10 @@ class TrainingBlocks:
         return Block(tuple(updates), indices, lambda rows: self.split.take(taken[rows]))
 
     def stretch(self, first: int, count: int, offset: int) -> Stretch:
-        """Return `count` updates of a pass, whose rows lie in a block from its row `offset` on.
+        """Work out `count` updates of a pass, whose rows lie in a block from its row `offset` on.
 
-        They are the same wherever in the pass they are, unless the last one, which may be short, is
-        among them; so they are worked out once. Positions count from the first update's on.
+        Positions count from the first update's on.
         """
-        if first + count < self.plan.updates_per_pass:
-            first = 0
-        key = (first, count, offset)
-        if key not in self.stretches:
-            if len(self.stretches) >= KEPT_STRETCHES:
-                self.stretches.clear()
-            self.stretches[key] = self.work_out(*key)
-        return self.stretches[key]
-
-    def work_out(self, first: int, count: int, offset: int) -> Stretch:
-        """Work out what `stretch` returns."""
         start = first * self.plan.accumulate * self.plan.batch_size
         updates: list[Update] = []
         positions: list[np.ndarray] = []

@@ -94,8 +94,11 @@ class _IdxImages(Source):
         test_images, test_labels = self._part("t10k")
         if images.shape[1:] != test_images.shape[1:]:
             raise ValueError(f"{self.root}: training and test pictures have different sizes")
-        training = self._training(len(images) - len(images) // 6)
         validation, image_shape = len(images) // 6, (images.shape[1], images.shape[2])
+        present = len(images) - validation
+        training = present if self.train_examples is None else self.train_examples
+        if not 1 <= training <= present:
+            raise ValueError(f"data.train_examples={training}: there are {present}")
         sizes = {TRAIN: training, VALIDATION: validation, TEST: len(test_images)}
         kept = np.r_[:training, len(images) - validation : len(images)]
         pictures = np.concatenate([images[kept], test_images])
@@ -108,14 +111,6 @@ class _IdxImages(Source):
             image_shape=image_shape,
         )
         return check_known(examples, known, self.title)
-
-    def _training(self, present: int) -> int:
-        """Return how many of the training split's examples are wanted."""
-        if self.train_examples is None:
-            return present
-        if not 1 <= self.train_examples <= present:
-            raise ValueError(f"data.train_examples={self.train_examples}: there are {present}")
-        return self.train_examples
 
     def _part(self, prefix: str) -> tuple[np.ndarray, np.ndarray]:
         """Return uint8 pictures (N, rows, columns) and labels (N,) of the training or test file."""

@@ -134,52 +134,43 @@ class ExampleData(L.LightningDataModule):
     def train_dataloader(self) -> TrainingBlocks:
         trainer = self.trainer
         assert trainer is not None, "the training batches follow a Trainer's updates"
-        self.take_over_limit(trainer)
-        plan = self.plan(trainer.global_rank, trainer.world_size)
-        return TrainingBlocks(self.splits["train"], plan, lambda: trainer.global_step, self.horizon)
-
-    def take_over_limit(self, trainer: L.Trainer) -> None:
-        """Apply limit_train_batches to batches: Lightning itself would apply it to our blocks."""
         limit = trainer.limit_train_batches
         if isinstance(limit, int):
             self.limit = limit
         elif limit < 1.0:
             self.limit = max(1, int(limit * self.plan().batches_per_pass))
-        trainer.limit_train_batches = 1.0
+        trainer.limit_train_batches = 1.0  # of our blocks; the limit is one of batches
+        plan = self.plan(trainer.global_rank, trainer.world_size)
+        return TrainingBlocks(self.splits["train"], plan, lambda: trainer.global_step, self.horizon)
 
     @override
     def val_dataloader(self) -> EvaluationMicrobatches | list[Any]:
-        return self.microbatches("val", self.fraction("val", "val"))
+        return self.microbatches("val", "val")
 
     @override
     def test_dataloader(self) -> EvaluationMicrobatches | list[Any]:
-        return self.microbatches("test", self.fraction("test", "test"))
+        return self.microbatches("test", "test")
 
     @override
     def predict_dataloader(self) -> EvaluationMicrobatches | list[Any]:
-        return self.microbatches("test", self.fraction("test", "predict"))
+        return self.microbatches("test", "predict")
 
-    def microbatches(
-        self, name: str, most: int | None = None
-    ) -> EvaluationMicrobatches | list[Any]:
-        """Return the microbatches of a split or of its first examples, [] where it is empty."""
-        if not len(self.splits[name]):
-            return []
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return EvaluationMicrobatches(self.splits[name], rank, world_size, most)
+    def microbatches(self, name: str, stage: str = "") -> EvaluationMicrobatches | list[Any]:
+        """Return the microbatches of a split, [] where it is empty.
 
-    def fraction(self, name: str, stage: str) -> int | None:
-        """Return how many examples a limit_val_batches or its kin stands for, if it is a fraction.
-
+        A limit_val_batches or its kin that is a fraction leaves the split's first examples.
         Lightning would take that fraction of our microbatches, of which a split may have one alone.
         """
-        flag = f"limit_{stage}_batches"
-        limit = getattr(self.trainer, flag, None)
+        trainer, flag = self.trainer, f"limit_{stage}_batches"
+        limit = getattr(trainer, flag, None)
         if isinstance(limit, float) and 0 < limit < 1:
             self.fractions[stage] = max(1, int(limit * len(self.splits[name])))
-            setattr(self.trainer, flag, 1.0)
-        return self.fractions.get(stage)
+            setattr(trainer, flag, 1.0)
+        if not len(self.splits[name]):
+            return []
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        most = self.fractions.get(stage)
+        return EvaluationMicrobatches(self.splits[name], rank, world_size, most)
 
     @override
     def state_dict(self) -> dict[str, Any]:

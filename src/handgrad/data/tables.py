@@ -345,17 +345,12 @@ def _lines(text: TextIO) -> Iterator[str]:
 
 def _check_header(names: list[str], file: Path) -> None:
     """Refuse a first row of numbers, unless they count the columns as pandas does."""
-    counting = [str(i) for i in range(len(names))]
-    if names != counting and all(_is_number(name) for name in names):
-        raise ValueError(f"{file}, line 1: numbers where the header should name the columns")
-
-
-def _is_number(text: str) -> bool:
     try:
-        float(text)
+        numbers = [float(name) for name in names]
     except ValueError:
-        return False
-    return True
+        return
+    if names != [str(i) for i in range(len(numbers))]:
+        raise ValueError(f"{file}, line 1: numbers where the header should name the columns")
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str], title: str, place: Place) -> np.ndarray:

@@ -7,7 +7,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from handgrad.config.errors import Failed
 from handgrad.tasks.benchmark.workload import Shape
@@ -36,13 +36,6 @@ class Unfit(Failed):
     """Reports why a contender cannot do what it was asked."""
 
 
-class _Answer(NamedTuple):
-    """Holds the result of a contender, or why there is none."""
-
-    value: Any
-    failure: str | None = None
-
-
 class Worker:
     """Starts the process of a contender, and asks it from the first process.
 
@@ -68,13 +61,13 @@ class Worker:
         """
         try:
             self.requests.send((method, arguments))
-            answer: _Answer = self.requests.recv()
+            answer = self.requests.recv()
         except (EOFError, OSError):
             self.process.join()
             raise Unfit(f"its process ended with exit code {self.process.exitcode}") from None
-        if answer.failure is not None:
-            raise Unfit(answer.failure)
-        return answer.value
+        if isinstance(answer, Unfit):
+            raise answer
+        return answer
 
     def close(self) -> None:
         """End the process, or kill it if it is still at work."""
@@ -121,15 +114,15 @@ class Server:
         self.contender = None  # frees the previous data first
         self.contender = contender(Workload(shape, path, self.config, contender.dtype))
 
-    def answer(self, method: str, arguments: tuple[Any, ...]) -> _Answer:
-        """Call a method, and return any failure as the answer of this contender alone."""
+    def answer(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        """Call a method, and return its result, or as Unfit any failure of this contender alone."""
         try:
             value = getattr(self if method == "prepare" else self.contender, method)(*arguments)
         except ModuleNotFoundError as error:
-            return _Answer(None, f"not installed: {error.name}")
+            return Unfit(f"not installed: {error.name}")
         except Exception as error:
-            return _Answer(None, f"{type(error).__name__}: {error}".splitlines()[0][:200])
+            return Unfit(f"{type(error).__name__}: {error}".splitlines()[0][:200])
         if method == "run":
             weights = value.weights and [w.detach().numpy() for w in value.weights]
-            return _Answer((value.seconds, weights))
-        return _Answer(value)
+            return value.seconds, weights
+        return value

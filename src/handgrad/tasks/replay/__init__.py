@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from joblib import Parallel, delayed
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import track
@@ -34,8 +35,10 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     name = HydraConfig.get().runtime.choices["experiment"] or "replay"
     planned = runs.plan(config, overrides, folder)
     write_run(folder, config)
-    training = runs.train_all(planned, replay["jobs"])
-    trained = list(track(training, name, len(planned), console=Console(stderr=True)))
+    side_by_side = Parallel(n_jobs=replay["jobs"], return_as="generator")
+    training = side_by_side(delayed(runs.train_one)(run) for run in planned)
+    found = track(training, name, len(planned), console=Console(stderr=True))
+    trained: list[runs.TrainedRun] = list(found)  # pyright: ignore - joblib has no types
     point_to(folder)  # not to its last run
     figures = [PublishedFigure.model_validate(node) for node in replay["figures"]]
     rows = [Comparison.of(each, trained, replay["solved_within"]) for each in figures]

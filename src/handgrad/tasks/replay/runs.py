@@ -2,13 +2,11 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
 import pandas as pd
-from joblib import Parallel, delayed
 from omegaconf import OmegaConf
 
 from handgrad.config.compose import plain
@@ -67,13 +65,7 @@ def plan(config: dict[str, Any], overrides: list[str], folder: Path) -> list[Pla
     return runs
 
 
-def train_all(runs: list[PlannedRun], jobs: int) -> Iterator[TrainedRun]:
-    """Train every run, `jobs` of them side by side, and yield the results in order."""
-    trained = Parallel(n_jobs=jobs, return_as="generator")(delayed(_train_one)(run) for run in runs)
-    yield from trained  # pyright: ignore[reportReturnType] - joblib has no types
-
-
-def _train_one(run: PlannedRun) -> TrainedRun:
+def train_one(run: PlannedRun) -> TrainedRun:
     """Train one run silently, from its last checkpoint if it has one, unless it is done."""
     run.folder.mkdir(parents=True, exist_ok=True)
     if not loading.is_done(run.folder):
