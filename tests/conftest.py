@@ -113,6 +113,7 @@ def train(
     """
     from hydra._internal.hydra import Hydra
 
+    from handgrad.config.compose import typed
     from handgrad.tasks import cli
 
     # Hydra composes a configuration only to find no hydra.mode in it; then the flag -m decides.
@@ -122,7 +123,9 @@ def train(
     def run(*arguments: str, into: Path | None = None) -> Answer:
         folder = into or tmp_path / "logs" / f"run{next(numbers)}"
         unseen = [] if any("dashboard" in each for each in arguments) else ["dashboard=off"]
-        command = ["train.py", *arguments, *unseen, f"hydra.run.dir={folder}"]
+        placed = any(each.startswith("hydra.run.dir=") for each in arguments)
+        place = [] if placed else [f"hydra.run.dir={typed(folder)}"]
+        command = ["train.py", *arguments, *unseen, *place]
         monkeypatch.setattr(sys, "argv", command)
         capfd.readouterr()
         try:

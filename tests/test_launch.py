@@ -54,7 +54,7 @@ def test_multirun_gives_each_job_its_values_on_all_devices(tmp_path: Path) -> No
     assert (done.wait(), done.err) == (0, "")
     assert [folder.name for folder in (tmp_path / "logs").iterdir()] == ["sweep"]
     jobs = sorted(path for path in (tmp_path / "logs" / "sweep").iterdir() if path.is_dir())
-    assert [job.name for job in jobs] == ["seed=1", "seed=2"]
+    assert [job.name for job in jobs] == ["seed-1", "seed-2"]
     assert [json.loads((job / "run.json").read_text())["seed"] for job in jobs] == [1, 2]
     assert done.out.count("┃  train ┃") == done.out.count("2 device(s)") == 2  # one voice for each
     for job in jobs:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import statistics
 import sys
 from itertools import count
@@ -16,6 +17,7 @@ import torch
 from conftest import CONF, Train, files, fit
 from events import curves
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
@@ -41,12 +43,12 @@ QUICK = (
 @pytest.mark.parametrize(
     ("overrides", "same", "name"),
     [
-        (["data=iris", "model.hidden=10", "seed=1"], ["data"], "hidden=10,seed=1"),
-        (["data=iris", "seed=1"], ["data", "seed"], "data=iris,seed=1"),
+        (["data=iris", "model.hidden=10", "seed=1"], ["data"], "hidden-10_seed-1"),
+        (["data=iris", "seed=1"], ["data", "seed"], "data-iris_seed-1"),
         (
             ["callbacks.checkpoint.mode=max", "callbacks.early_stopping.mode=min"],
             [],
-            "callbacks.checkpoint.mode=max,callbacks.early_stopping.mode=min",
+            "callbacks.checkpoint.mode-max_callbacks.early_stopping.mode-min",
         ),
         ([], [], "run"),
     ],
@@ -63,8 +65,12 @@ def test_names_are_good_for_files_bounded_and_unique(first: str, second: str) ->
     assert (one == other) == (first == second)
     for name in (one, other):
         assert len(name) <= job.LONGEST + 7
-        assert name.startswith("path=")
+        assert name.startswith("path-")
         assert not set(name) & set('/\\:*?"<>|\n\0 ')
+        for path in (f"logs/{name}", f"7_{name}"):  # of a run, of a trial: typed as they are
+            assert shlex.quote(path) == path
+            read = OverridesParser.create().parse_override(f"hydra.run.dir={path}")
+            assert read.value() == path
 
 
 # The table
@@ -115,7 +121,7 @@ def test_a_sweep_ends_with_one_line_a_run_and_the_worst_code(train: Train, tmp_p
     assert answer.code == 2
     assert answer.err.count("\n") == 2  # a line for each run with wrong data
     folders = {path.name for path in sweep.iterdir() if path.is_dir()}
-    runs = {f"path={name}.csv,seed={seed}" for name in ("bad", "good") for seed in (1, 2)}
+    runs = {f"path-{name}.csv_seed-{seed}" for name in ("bad", "good") for seed in (1, 2)}
     assert folders == runs == {line["run"] for line in lines(sweep)}
     *good, bad, _ = lines(sweep)
     assert bad["ended"].startswith("refused: bad.csv, line 3")
@@ -136,14 +142,15 @@ def test_a_sweep_started_again_continues(train: Train, tmp_path: Path) -> None:
     sweep = tmp_path / "logs" / "grid"
     grid = ("-m", "data=iris", "trainer.max_epochs=2", *QUICK[1:])
     assert train(*grid, "seed=1,2").code == 0
-    whole = (sweep / "seed=2" / "metrics.json").read_text()
-    untouched = (sweep / "seed=1" / "metrics.json").stat().st_mtime_ns
-    os.remove(sweep / "seed=2" / "metrics.json")  # as if it had been ended before that
+    whole = (sweep / "seed-2" / "metrics.json").read_text()
+    untouched = (sweep / "seed-1" / "metrics.json").stat().st_mtime_ns
+    os.remove(sweep / "seed-2" / "metrics.json")  # as if it had been ended before that
+    (sweep / "seed-2").rename(sweep / "seed=2")  # as an earlier version named it
     again = train(*grid, "seed=1,2,3")
     assert again.code == 0, again.err
-    assert "seed=1 is done already and is not run again" in again.out
+    assert "seed-1 is done already and is not run again" in again.out
     assert "seed=2 continues where it was interrupted" in again.out
-    assert (sweep / "seed=1" / "metrics.json").stat().st_mtime_ns == untouched
+    assert (sweep / "seed-1" / "metrics.json").stat().st_mtime_ns == untouched
     final, before = json.loads((sweep / "seed=2" / "metrics.json").read_text()), json.loads(whole)
     assert final["run/updates"] == before["run/updates"]
     assert final["cost/test"] == before["cost/test"]
@@ -189,7 +196,7 @@ def test_each_run_is_validated_once_in_the_combination_that_it_has(
     wrong = [
         line["run"] for line in lines(tmp_path / "logs" / "grid") if "requires" in line["ended"]
     ]
-    assert wrong == ["max_epochs=-1,max_steps=-1"]
+    assert wrong == ["max_epochs--1_max_steps--1"]
 
 
 # Searches
@@ -261,7 +268,7 @@ def test_a_trial_that_diverges_is_counted_and_passed_over(train: Train, tmp_path
     failed = [line["run"] for line in found if line["ended"].startswith("failed")]
     assert len(found) == 6
     assert failed
-    assert all(("hidden=5" in line["run"]) == (line["run"] in failed) for line in found)
+    assert all(("hidden-5" in line["run"]) == (line["run"] in failed) for line in found)
 
 
 def test_an_unpromising_trial_is_pruned_after_an_epoch() -> None:

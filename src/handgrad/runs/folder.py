@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from handgrad.config.compose import arguments
 from handgrad.config.errors import BadInput, in_bytes
 
 LOCK = ".lock"
@@ -132,6 +135,24 @@ def point_to(folder: Path) -> None:
     with suppress(OSError):  # a convenience: some file systems have no links
         temporary.symlink_to(folder.resolve())
         os.replace(temporary, link)
+
+
+def to_continue(folder: Path) -> str:
+    """Return the words that continue the command that trains in a folder.
+
+    The command may be a sweep, or a search or replay whose folder contains the run's. Hydra has
+    written into the command's folder what it is.
+    """
+    for whole in (folder, *folder.parents[:2]):
+        if (written := whole / ".hydra" / "hydra.yaml").is_file():
+            command = OmegaConf.load(written).hydra
+            if command.mode == "MULTIRUN":
+                return f"the same command and {arguments({'hydra.sweep.dir': command.sweep.dir})}"
+            break
+    else:
+        whole = folder
+    last = {"ckpt_path": "last"} if whole == folder else {}
+    return f"the same command and {arguments({**last, 'hydra.run.dir': whole})}"
 
 
 def processor() -> str:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from handgrad.config.compose import arguments
 from handgrad.config.errors import BadInput
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.checkpoint_content import check_content
@@ -82,7 +83,7 @@ def _good_one_beside(damaged: list[Path]) -> str:
     if not good:
         return ""
     updates, path = max(good)
-    return f"; ckpt_path={path} is good (update {updates})"
+    return f"; {arguments({'ckpt_path': path})} is good (update {updates})"
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing_extensions import override
 from handgrad.devices import signals
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.checkpointing import LastCheckpoint
+from handgrad.runs.folder import to_continue
 
 
 def _agreed_signal(trainer: L.Trainer) -> int:
@@ -64,10 +65,10 @@ class SignalStop(Checkpoint):
         """Save the present state, and exit with the signal's exit code."""
         self.last.save(trainer)
         if trainer.is_global_zero:
-            folder = self.last.path.parent.parent
+            way = to_continue(self.last.path.parent.parent)
             print(
                 f"stopped by {Signals(number).name} after update {trainer.global_step}; "
-                f"continue with ckpt_path=last hydra.run.dir={folder}",
+                f"continue with {way}",
                 file=sys.stderr,
             )
         # The signal may yet be passed on to this device, and must not interrupt its exit.

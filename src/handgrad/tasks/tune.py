@@ -8,7 +8,6 @@ tries the same as one that was not.
 import contextlib
 import io
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from handgrad.config.compose import every_value, plain, with_present_names
+from handgrad.config.compose import every_value, plain, typed, with_present_names
 from handgrad.config.errors import BadInput, Failed
 from handgrad.config.validate import validate
 from handgrad.runs import loading
@@ -79,14 +78,15 @@ class _Search(NamedTuple):
     folder: Path
 
     def place(self, number: int, chosen: dict[str, Any]) -> Path:
-        """Return the folder of a trial, such as `3,lr=0.37,hidden=30`."""
+        """Return the folder of a trial, such as `3_lr-0.37_hidden-30`, or the one that it has."""
         short = {key: f"{v:.3g}" if isinstance(v, float) else v for key, v in chosen.items()}
-        return self.folder / f"{number},{job.name_of(short)}"
+        before = self.folder.glob(f"{number},*")  # as an earlier version named it
+        return next(before, self.folder / f"{number}_{job.name_of(short)}")
 
     def row(self, number: int, chosen: dict[str, Any]) -> Row:
         """Read what a trial left."""
         place = self.place(number, chosen)
-        return Row.of(place, place.name, {key: _typed(value) for key, value in chosen.items()})
+        return Row.of(place, place.name, {key: typed(value) for key, value in chosen.items()})
 
     def check_values(self) -> None:
         """Refuse bounds and choices that no configuration takes, before anything is trained.
@@ -97,7 +97,7 @@ class _Search(NamedTuple):
         lists = []
         for key, node in self.space.items():
             values = node.get("choices") or [node["low"], node["high"]]
-            lists.append(f"{key}={','.join(map(_typed, values))}")
+            lists.append(f"{key}={','.join(map(typed, values))}")
         for overrides in every_value([*self.given, *lists, "task=train"]):
             validate(plain(hydra.compose("config", overrides)))
 
@@ -111,7 +111,7 @@ class _Search(NamedTuple):
         if Outcome.of(place).how in ("done", "pruned", "failed"):
             return  # it was interrupted after its end
         place.mkdir(parents=True, exist_ok=True)
-        own = [f"{key}={_typed(value)}" for key, value in chosen.items()]
+        own = [f"{key}={typed(value)}" for key, value in chosen.items()]
         overrides = [*self.given, *own, "task=train"]
         with contextlib.suppress(Failed), job.kept(place):
             config = plain(hydra.compose("config", overrides))
@@ -138,16 +138,6 @@ class _Search(NamedTuple):
         point_to(self.folder / best.name)
         own = [f"{key}={text}" for key, text in best.settings.items()]
         print(f"The best: {shlex.join(['python', 'train.py', *self.given, *own])}")
-
-
-def _typed(value: Any) -> str:
-    """Return a value as it is typed on the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", text):
-        return job.quoted(text)
-    return text
 
 
 def _open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:

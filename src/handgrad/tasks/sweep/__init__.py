@@ -5,11 +5,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from handgrad.tasks.sweep.job import quoted  # which brings the resolver of hydra.sweep.subdir
+from handgrad.config.compose import arguments, parsed, typed
+from handgrad.tasks.sweep.job import run_name
+
+# A sweep's processes import this module too, before Hydra asks for their folders.
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 class Sweep(Callback):
@@ -42,12 +45,12 @@ class Sweep(Callback):
                 sys.exit(2)
         with open_dict(config):
             config.hydra.overrides.hydra += [
-                f"hydra.sweep.dir={quoted(str(self.folder))}",
-                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quoted, same))}]",
+                f"hydra.sweep.dir={typed(self.folder)}",
+                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(typed, same))}]",
             ]
         print(
             f"The runs are in {self.folder}. If the sweep is interrupted, continue it with the "
-            f"same command and hydra.sweep.dir={self.folder}",
+            f"same command and {arguments({'hydra.sweep.dir': self.folder})}",
             flush=True,
         )
 
@@ -66,10 +69,10 @@ class Sweep(Callback):
 
 def _parted(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
     """Split overrides into what is the same in all runs, key and value, and the swept keys."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    given = parsed(overrides)
     same = {
         each.key_or_group: str(each.get_value_element_as_str())
-        for each in parsed
+        for each in given
         if not each.is_sweep_override()
     }
-    return same, [each.key_or_group for each in parsed if each.is_sweep_override()]
+    return same, [each.key_or_group for each in given if each.is_sweep_override()]

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.config.errors import BadInput, Failed
@@ -25,6 +23,9 @@ from handgrad.runs.folder import write_json
 FILE = "outcome.json"
 CODES = {"done": 0, "pruned": 0, "failed": 1, "unfinished": 1, "refused": 2}
 LONGEST = 80  # characters of a name, without its checksum
+# Between key and value, between settings, before a checksum; and what is replaced.
+STYLE = ("-", "_", "_", r"[^A-Za-z0-9_.+-]+")
+STYLE_OF_BEFORE = ("=", ",", "~", r"[^\w.,=+-]+")
 
 
 class Outcome(NamedTuple):
@@ -116,31 +117,33 @@ def settings(overrides: Sequence[str], same: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs if key not in same}
 
 
-def run_name(overrides: Sequence[str], same: Sequence[str]) -> str:
-    """Return the name of one run's folder, such as `hidden=10,seed=1`."""
-    return name_of(settings(overrides, same) or settings(overrides, ())) or "run"
+def run_name(overrides: Sequence[str], same: Sequence[str], sweep: str = "") -> str:
+    """Return the name of one run's folder, such as `hidden-10_seed-1`, or its name of before.
+
+    Args:
+        overrides: of the run.
+        same: keys that are the same for all runs of its sweep.
+        sweep: the sweep's folder, in which an earlier version may have named the run.
+    """
+    chosen = settings(overrides, same) or settings(overrides, ())
+    before = name_of(chosen, STYLE_OF_BEFORE)
+    return before if chosen and Path(sweep, before).is_dir() else name_of(chosen) or "run"
 
 
-def name_of(chosen: Mapping[str, object]) -> str:
-    """Return a name for settings that is valid for a file.
+def name_of(chosen: Mapping[str, object], style: tuple[str, str, str, str] = STYLE) -> str:
+    """Return a name for settings that neither a shell nor a file system nor Hydra has to quote.
 
     A key is its last part, where that is enough. Where a character had to go, or the name would be
-    too long, a checksum of the whole keeps it unique.
+    too long or could be read in two ways, a checksum of the whole keeps it unique.
     """
+    equals, comma, mark, illegal = style
     last = {key: key.rpartition(".")[2] for key in chosen}
     often = Counter(last.values())
     short = {key if often[last[key]] > 1 else last[key]: value for key, value in chosen.items()}
     whole = ",".join(f"{key}={value}" for key, value in short.items())
-    name = re.sub(r"[^\w.,=+-]+", "-", whole.replace("'", "").replace('"', ""))
-    if name == whole and len(name) <= LONGEST:
+    spelt = comma.join(f"{key}{equals}{value}" for key, value in short.items())
+    name = re.sub(illegal, "-", re.sub("['\"]", "", spelt))
+    clear = name == spelt and all(name.count(f"{comma}{key}{equals}") < 2 for key in short)
+    if clear and len(name) <= LONGEST:
         return name
-    return f"{name[:LONGEST]}~{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
-
-
-def quoted(text: str) -> str:
-    """Return text as a value on Hydra's command line."""
-    return QuotedString(text, Quote.single).with_quotes()
-
-
-# A sweep's processes import this module too, before Hydra asks for their folders.
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    return f"{name[:LONGEST]}{mark}{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
