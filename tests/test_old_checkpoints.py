@@ -102,7 +102,7 @@ def test_a_run_that_is_done_is_left_as_it_is(train: Train, old_run: Path) -> Non
     assert "nothing is left to do" in done.out
 
 
-def test_a_sweep_goes_on_with_it(train: Train, old_run: Path) -> None:
+def test_a_sweep_continues_it(train: Train, old_run: Path) -> None:
     sweep = (f"hydra.sweep.dir={old_run.parent}", f"hydra.sweep.subdir={old_run.name}")
     done = train("-m", *SETTINGS, "trainer.max_epochs=4", "seed=0", *sweep)
     assert done.code == 0, done.err

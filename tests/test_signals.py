@@ -92,8 +92,8 @@ def test_a_signal_stops_all_devices_and_the_state_is_kept(
     assert ends(run, pids) == 128 + number, run.err
     updates = last(tmp_path)["global_step"]
     assert run.err == (
-        f"stopped by {number.name} after update {updates}; continue with ckpt_path=last "
-        f"hydra.run.dir={tmp_path / 'run'}\n"
+        f"stopped by {number.name} after update {updates}; continue with the same command and "
+        f"ckpt_path=last hydra.run.dir={tmp_path / 'run'}\n"
     )
 
 
