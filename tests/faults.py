@@ -22,6 +22,15 @@ def now() -> bool:
     return next(CALLS) == AT and os.environ.get("LOCAL_RANK") == DEVICE
 
 
+def wait_until_sent() -> None:
+    """Say that a signal may come, and go on when it has."""
+    Path("waiting").touch()
+    deadline = time.monotonic() + 60
+    while not Path("sent").exists():
+        assert time.monotonic() < deadline, "no signal was sent"
+        time.sleep(0.01)
+
+
 def raises(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
     if now():
         raise ZeroDivisionError("the planted error")
@@ -54,8 +63,7 @@ def exits_3(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) 
 
 def takes_a_moment(params: Parameters, activations: Activations, X: Tensor, Y: Tensor) -> Gradients:
     if next(CALLS) == AT:
-        Path("waiting").touch()
-        time.sleep(0.5)
+        wait_until_sent()
     return backprop.backward(params, activations, X, Y)
 
 

@@ -1,10 +1,12 @@
 """train.py as its users start it: as a command, from anywhere, with exit codes one can rely on."""
 
+import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from conftest import CONF, ROOT, Train, files
@@ -122,7 +124,7 @@ def test_wrong_data_are_one_line_and_leave_no_trace(
 
 
 def test_runs_started_together_from_any_folder_with_ones_own_experiment(
-    command: Train, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     own, elsewhere = tmp_path / "mine" / "experiment", tmp_path / "else where"
     own.mkdir(parents=True)
@@ -132,11 +134,13 @@ def test_runs_started_together_from_any_folder_with_ones_own_experiment(
         "model:\n  hidden: 3\ntrainer:\n  max_epochs: 1\n"
     )
     arguments = ("--config-dir", str(tmp_path / "mine"), "experiment=small", "logger=none")
-    with ThreadPoolExecutor() as pool:
-        answers = list(
-            pool.map(lambda seed: command(*arguments, f"seed={seed}", cwd=elsewhere), range(2))
-        )
-    assert [(answer.code, answer.err) for answer in answers] == [(0, ""), (0, "")]
+    runs = []
+    for seed in range(2):
+        (tmp_path / str(seed)).mkdir()  # for its output
+        there = partial(os.chdir, elsewhere)
+        folder = tmp_path / str(seed)
+        runs.append(forked.start(*arguments, f"seed={seed}", folder=folder, prepare=there))
+    assert [(run.wait(), run.err) for run in runs] == [(0, ""), (0, "")]
     assert {path.name for path in elsewhere.iterdir()} == {".latest", "logs"}
     folders = list((elsewhere / "logs").iterdir())
     configs = [yaml.safe_load((each / ".hydra" / "config.yaml").read_text()) for each in folders]

@@ -66,13 +66,13 @@ def asker(address: str, runs: int) -> Ask:
         if body:
             asking.data = json.dumps(body).encode()
             asking.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(asking, timeout=20) as answer:
+        with urllib.request.urlopen(asking, timeout=60) as answer:
             content, kind = answer.read(), answer.headers.get_content_type()
         if kind.startswith("image/"):
             return content
         return json.loads(content) if kind == "application/json" else content.decode()
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(asked("/data/runs")) < runs or not asked("/data/plugin/text/tags"):
         assert time.monotonic() < deadline, "TensorBoard has read nothing"
         time.sleep(0.1)
@@ -164,13 +164,13 @@ def test_hparams_shows_the_final_figures(ask: Ask, logs: Path) -> None:
 
 
 def test_a_sweep_ends_with_a_table_of_its_runs_and_their_hyperparameters(train: Train) -> None:
-    quick = ("trainer.max_epochs=1", "check.at_start=false", "dashboard=lite")
+    quick = ("data=iris", "trainer.max_epochs=1", "check.at_start=false", "dashboard=lite")
     quiet = ("trainer.enable_progress_bar=false", "hydra.sweep.dir=logs/sizes")
-    answer = train("-m", "model.hidden=10,30,100", "seed=1,2,3", *quick, *quiet)
+    answer = train("-m", "model.hidden=10,30", "seed=1,2", *quick, *quiet)
     assert answer.code == 0
     with (Path("logs") / "sizes" / "results.csv").open(newline="") as file:
         lines = {line["run"]: line for line in csv.DictReader(file)}
-    wanted = {f"hidden={h},seed={s}": (h, s) for h in (10, 30, 100) for s in (1, 2, 3)}
+    wanted = {f"hidden={h},seed={s}": (h, s) for h in (10, 30) for s in (1, 2)}
     assert lines.keys() == wanted.keys()
     with board.served(Path("logs") / "sizes") as url:
         found = groups(asker(url, len(wanted)))

@@ -53,6 +53,7 @@ BITWISE = {
         ],
     }.items()
 }
+QUICK_VARIANTS = ("accumulate_3", "microbatch", "step_scheduler", "cosine", "plateau")
 EXAMPLES = {97: 151, 101: 157, 997: 1557}  # for training: with the other parts
 COMMON = (
     *("data=npz", "trainer.max_epochs=3", "trainer.precision=64-true", "model.hidden=5"),
@@ -73,9 +74,12 @@ class Case(NamedTuple):
         return f"{self.examples}-{self.batch_size}-{self.variant}"
 
 
-QUICK = [Case(101, 32, variant) for variant in VARIANTS]
-QUICK += [Case(997, 32, "accumulate_3"), Case(97, 32, "sgd"), Case(997, "full", "clipping")]
-QUICK += [Case(997, 32, variant) for variant in BITWISE] + [Case(997, "full", "bitwise_sgd")]
+# Each feature once: momentum is in cosine, Adam, accumulation and clipping in accumulate_3.
+QUICK = [
+    *(Case(101, 32, variant) for variant in QUICK_VARIANTS),
+    *(Case(97, 32, "sgd"), Case(997, "full", "clipping")),
+    *(Case(101, 32, "bitwise_adam_accumulate"), Case(997, 32, "bitwise_clipped_microbatch")),
+]
 # L-BFGS amplifies rounding: on ONE device, the same batches summed in other pieces change its
 # weights by 6e-12 (full batch, 97 examples: its line search divides differences of costs) and, on
 # batches of 32, by 3e-12 (97) to 0.6 (997). So the full batch is compared, with a wider bound.
@@ -83,7 +87,7 @@ QUICK += [Case(997, 32, variant) for variant in BITWISE] + [Case(997, "full", "b
 BOUND = {"lbfgs": 1e-10, **dict.fromkeys(BITWISE, 1e-6)}
 REST = [
     case
-    for each in product(EXAMPLES, (32, "full"), (*VARIANTS, *MORE_VARIANTS))
+    for each in product(EXAMPLES, (32, "full"), (*VARIANTS, *MORE_VARIANTS, *BITWISE))
     if (case := Case(*each)) not in QUICK and each[1:] != (32, "lbfgs")
 ]
 
@@ -185,7 +189,7 @@ def test_devices_make_the_same_training_in_all_variants(
 def test_the_cases_reach_the_corners(quick: Outcomes) -> None:
     updates = {case.name: quick[case, 3].metrics["run/updates"] for case in QUICK}
     assert updates["97-32-sgd"] == 3 * 4  # three batches of 32 and one of 1
-    assert updates["101-32-sgd"] == 3 * 4
+    assert updates["101-32-microbatch"] == 3 * 4
     assert updates["101-32-accumulate_3"] == 3 * 2  # the last window is one batch of 5
     assert updates["997-full-clipping"] == 3
 

@@ -27,7 +27,9 @@ def digits_with_wrong_labels(path: Path, seed: int) -> set[int]:
     return set(planted)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_wrong_labels_have_the_largest_gradients(train: Train, tmp_path: Path, seed: int) -> None:
     planted = digits_with_wrong_labels(tmp_path / "digits.csv", seed)
     data = ["data=csv", "data.path=digits.csv", "data.target=label", "data.scale=/16"]

@@ -206,7 +206,7 @@ targets = st.sampled_from(
 )
 
 
-@amounts(300, 20_000)
+@amounts(150, 20_000)
 def test_any_csv_is_data_or_one_line(tmp_path: Path, amount: int) -> None:
     path = tmp_path / "a.csv"
 
@@ -260,7 +260,7 @@ def members(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return tuple(edit_bytes(npy(draw(arrays(each))), draw(edits)) for each in (X, Y))  # pyright: ignore
 
 
-@amounts(300, 20_000)
+@amounts(150, 20_000)
 def test_any_npz_is_data_or_one_line(tmp_path: Path, amount: int) -> None:
     path = tmp_path / "a.npz"
 
@@ -278,7 +278,7 @@ def test_any_npz_is_data_or_one_line(tmp_path: Path, amount: int) -> None:
     assert min(ends["data"], ends["refused"]) > amount / 100, ends
 
 
-@amounts(150, 8_000)
+@amounts(100, 8_000)
 def test_any_pair_of_npy_is_data_or_one_line(tmp_path: Path, amount: int) -> None:
     features, target = tmp_path / "X.npy", tmp_path / "y.npy"
 
@@ -302,7 +302,7 @@ PICTURES = {
 }
 
 
-@amounts(150, 8_000)
+@amounts(100, 8_000)
 def test_any_idx_files_are_data_or_one_line(tmp_path: Path, amount: int) -> None:
     def act(drawn: tuple[str, list[Any], bool, list[Any]]) -> str:
         name, before, zipped, after = drawn
@@ -478,7 +478,7 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
     return config
 
 
-@amounts(150, 15_000)
+@amounts(80, 15_000)
 def test_any_values_that_are_valid_train(tmp_path: Path, amount: int) -> None:
     def act(config: dict[str, Any]) -> str:
         if tried(lambda: validate(config))[1]:

@@ -6,9 +6,9 @@ from soak import soak
 
 
 def test_killed_runs_go_on_to_the_same_end() -> None:
-    counted = sweep(kills=4, terminations=2, interrupts=1, seed=0)
-    assert counted["SIGKILL within a save"] == 4
-    assert (counted["SIGTERM"], counted["SIGINT"]) == (2, 1)
+    counted = sweep(kills=3, terminations=1, interrupts=1, seed=0)
+    assert counted["SIGKILL within a save"] == 3  # the third on two devices
+    assert (counted["SIGTERM"], counted["SIGINT"]) == (1, 1)
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ EQUIVALENT = {
     "W2, A1, m = (params.W2, activations.A1, len(X.clamp(-1, 1)))": ROWS,
 }
 COSTS = pytest.mark.parametrize("cost", [cross_entropy, quadratic], ids=["cross", "quadratic"])
-DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+SINGLE = pytest.param(torch.float32, marks=pytest.mark.slow)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float64, SINGLE], ids=str)
 
 
 @cache

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CONF, ROOT
+from hydra._internal.hydra import Hydra
 
 from handgrad.config.schema import Main
 from handgrad.tasks import cli
@@ -170,6 +171,7 @@ def test_every_command_ends_as_the_page_says(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # see conftest.py's train
     forked.replace_spawn(monkeypatch)
     for step in steps(page):
         if step.file:

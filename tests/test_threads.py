@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from handgrad.tasks import train
 
+QUIET = ("dashboard=off", "logger=none", "check.at_start=false")
 SMALL, LARGE = ("data=iris",), ("data=digits", "data.batch_size=full", "model.hidden=64")
 
 
@@ -33,7 +34,9 @@ def test_small_products_are_made_by_one_thread(
     torch.set_num_threads(3)
     try:
         watch = Threads()
-        train.run(composed(*overrides, "trainer.max_epochs=1"), [], tmp_path, watchers=[watch])
+        train.run(
+            composed(*QUIET, *overrides, "trainer.max_epochs=1"), [], tmp_path, watchers=[watch]
+        )
         assert watch.seen == {threads}
         assert torch.get_num_threads() == 3  # what runs next in this process decides anew
     finally:
