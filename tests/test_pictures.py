@@ -299,7 +299,7 @@ def test_a_mosaic_keeps_every_tile() -> None:
 
 @pytest.mark.parametrize("size", [(6.4, 4.8), (5.0, 3.0)])
 def test_pixels_are_those_of_the_figure(size: tuple[float, float]) -> None:
-    drawn = canvas.pixels(canvas.canvas(*size, "title", "explanation"))
+    drawn = canvas.pixels(canvas.titled(*size, "title", "explanation"))
     assert drawn.shape == (round(size[1] * 100), round(size[0] * 100), 3)
     assert drawn.dtype == np.uint8
     assert (drawn[-1] == 255).all()

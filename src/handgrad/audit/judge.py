@@ -14,16 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from handgrad.audit import reference
 from handgrad.audit.diagnosis import Upstream, equation, likely_mistake
-from handgrad.audit.reference import (
-    Estimate,
-    Point,
-    Rounding,
-    hidden_delta,
-    layer_gradients,
-    output_delta,
-    working_dtypes,
-)
+from handgrad.audit.reference import Estimate, Point, Rounding
 from handgrad.audit.rule_output import RuleOutput, call_rule
 from handgrad.backprop import Activations, Cost, Parameters, cross_entropy, forward, require_shapes
 from handgrad.statistics.gradients import angle
@@ -104,7 +97,7 @@ def audit(
     output = call_rule(rule, params, activations, X, Y)
     deviates = frozenset(getattr(rule, "deviates", ()))
     device = X.device.type
-    dtypes = working_dtypes((*params, *activations), device) | output.dtypes
+    dtypes = reference.working_dtypes((*params, *activations), device) | output.dtypes
     with torch.inference_mode(False), torch.autocast(device, enabled=False):
         at = Point.of(params, activations, X, Y, cost, Rounding.of(dtypes, device))
         return Report(_Judge(at, output, deviates).lines())
@@ -170,8 +163,8 @@ class _Judge:
     def lines(self) -> tuple[Line, ...]:
         """Return all six verdicts."""
         at = self.at
-        dz2, second = self.layer("2", output_delta(at), at.activations.A1, at.A1_error)
-        dz1 = None if dz2 is None else hidden_delta(at, dz2)
+        dz2, second = self.layer("2", reference.output_delta(at), at.activations.A1, at.A1_error)
+        dz1 = None if dz2 is None else reference.hidden_delta(at, dz2)
         _, first = self.layer("1", dz1, at.X, None)
         return (*second, *first)
 
@@ -190,7 +183,7 @@ class _Judge:
             line, dz = self.derived(names, truth, inputs, inputs_error)
         truths: tuple[Estimate | None, Estimate | None] = (None, None)
         if dz is not None:
-            truths = layer_gradients(inputs, inputs_error, dz, self.at.rounding)
+            truths = reference.layer_gradients(inputs, inputs_error, dz, self.at.rounding)
             self.fed = self.fed._replace(**{names[0]: dz.value})
         pairs = zip(names[1:], truths, strict=True)
         return dz, [line] + [self.line(n, self.output.values.get(n), true) for n, true in pairs]
@@ -239,7 +232,7 @@ class _Judge:
         name, dW, db = names[0], *(self.output.values.get(made) for made in names[1:])
         if dW is None or db is None or not (_finite(dW) and _finite(db)):
             return self.verdict(name, math.nan, "not returned, not judged", judged=False), truth
-        true_dW, true_db = layer_gradients(inputs, inputs_error, truth, self.at.rounding)
+        true_dW, true_db = reference.layer_gradients(inputs, inputs_error, truth, self.at.rounding)
         rho = min(_residual(dW, true_dW), _residual(db, true_db))
         if rho <= self.at.rounding.tolerance:
             return self.verdict(name, rho, ""), truth
@@ -266,10 +259,12 @@ class _Judge:
         inverse = torch.linalg.pinv(columns)  # (n_in + 1, m)
         dz = m * (torch.cat((dW, db[:, None]), dim=1) @ inverse).T  # (m, n_out)
         rounding, exact = self.at.rounding, Estimate(dz, torch.zeros_like(dz))
-        (_, W_error), (_, b_error) = layer_gradients(inputs, inputs_error, exact, rounding)
+        (_, W_error), (_, b_error) = reference.layer_gradients(
+            inputs, inputs_error, exact, rounding
+        )
         error = m * (torch.cat((W_error, b_error[:, None]), dim=1) @ inverse.abs()).T
         solution = Estimate(dz, error)
-        true_W, true_b = layer_gradients(inputs, inputs_error, solution, rounding)
+        true_W, true_b = reference.layer_gradients(inputs, inputs_error, solution, rounding)
         explains = max(_residual(dW, true_W), _residual(db, true_b)) <= rounding.tolerance
         return solution if explains else None
 

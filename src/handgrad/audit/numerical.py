@@ -16,16 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from handgrad import backprop
 from handgrad.audit.reference import float64
-from handgrad.backprop import (
-    Activations,
-    Cost,
-    Gradients,
-    Parameters,
-    backward,
-    cross_entropy,
-    forward,
-)
+from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.statistics.gradients import means
 
 BLOCKS = Parameters._fields
@@ -54,7 +47,7 @@ def directional_derivative(
     direction: Parameters,
     X: Tensor,
     Y: Tensor,
-    cost: Cost = cross_entropy,
+    cost: Cost = backprop.cross_entropy,
     *,
     method: str = "complex",
     step: float = 1e-30,
@@ -91,7 +84,7 @@ def block_errors(
     params: Parameters,
     X: Tensor,
     Y: Tensor,
-    cost: Cost = cross_entropy,
+    cost: Cost = backprop.cross_entropy,
     *,
     method: str = "complex",
     step: float = 1e-30,
@@ -133,7 +126,7 @@ def error_versus_h(
     params: Parameters,
     X: Tensor,
     Y: Tensor,
-    cost: Cost = cross_entropy,
+    cost: Cost = backprop.cross_entropy,
     *,
     steps: Sequence[float] | None = None,
     seed: int = 0,
@@ -155,7 +148,7 @@ def error_versus_h(
     steps = [10 ** (-k / 2) for k in range(31)] if steps is None else list(steps)
     params = Parameters(*(float64(parameter.float()) for parameter in params))
     X, Y = float64(X.float()), float64(Y.float())
-    slopes = means(backward(params, forward(params, X), X, Y, dz2=cost.dz2))
+    slopes = means(backprop.backward(params, backprop.forward(params, X), X, Y, dz2=cost.dz2))
     curves = []
     for block in (*BLOCKS, "all"):
         moving = BLOCKS if block == "all" else (block,)
@@ -179,8 +172,8 @@ def _value(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:
     """Return J, also at complex parameters, which PyTorch's cross-entropy does not accept."""
     dtype = params.W1.dtype
     with torch.no_grad():
-        activations = forward(params, X.to(dtype))
-        if cost is cross_entropy and dtype.is_complex:
+        activations = backprop.forward(params, X.to(dtype))
+        if cost is backprop.cross_entropy and dtype.is_complex:
             return _complex_cross_entropy(activations, Y)
         return cost.value(activations, Y.to(dtype))
 

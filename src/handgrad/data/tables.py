@@ -18,13 +18,7 @@ from typing import NamedTuple, TextIO, TypeGuard
 import numpy as np
 import pandas as pd
 
-from handgrad.data.checks import (
-    check_features,
-    existing_file,
-    first_line,
-    refuse_larger_than_memory,
-    unpacked,
-)
+from handgrad.data import checks
 from handgrad.data.examples import Examples, Known, Source, listed, numbered
 from handgrad.data.targets import Labels, Place, class_labels, output_labels
 
@@ -76,8 +70,8 @@ class Table(Source):
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:
         """See Source.read."""
-        file = existing_file(self.path)
-        refuse_larger_than_memory(file)
+        file = checks.existing_file(self.path)
+        checks.refuse_larger_than_memory(file)
         names = self.names(file)
         columns = _choose_columns(names, self.target, str(file), known, target_required)
         frame = self.frame(file, names, columns)
@@ -85,7 +79,7 @@ class Table(Source):
             raise ValueError(f"{file} has a header but no rows")
         place = partial(self.place, file)
         features = _numbers(frame, columns.features, str(file), place)
-        check_features(features, columns.features, str(file), place, warn=known is None)
+        checks.check_features(features, columns.features, str(file), place, warn=known is None)
         labels = _labels(frame, columns, str(file), place, known)
         return Examples(
             X=features,
@@ -108,7 +102,7 @@ class Csv(Table):
         names: list[str] = []
         for number, (line, cells) in enumerate(_rows(file)):
             if number % 2**16 == 0:  # a small file may unpack to a large one
-                refuse_larger_than_memory(file, number * len(names) * BYTES_PER_CELL)
+                checks.refuse_larger_than_memory(file, number * len(names) * BYTES_PER_CELL)
             if not names:
                 names = [cell.strip() for cell in cells]
                 _check_header(names, file)
@@ -162,7 +156,7 @@ class Parquet(Table):
         with _parquet(file) as parquet:
             metadata = parquet.read_metadata(file)
             schema = metadata.schema.to_arrow_schema()
-        refuse_larger_than_memory(file, 8 * metadata.num_rows * metadata.num_columns)
+        checks.refuse_larger_than_memory(file, 8 * metadata.num_rows * metadata.num_columns)
         index = (schema.pandas_metadata or {}).get("index_columns", [])
         return [name for name in schema.names if name not in index]
 
@@ -296,23 +290,27 @@ def _parquet(file: Path) -> Iterator[ModuleType]:
     try:
         yield parquet
     except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these
-        raise ValueError(f"{file} is not a readable Parquet file: {first_line(error)}") from error
+        raise ValueError(
+            f"{file} is not a readable Parquet file: {checks.first_line(error)}"
+        ) from error
 
 
 @contextmanager
 def _text(file: Path) -> Iterator[TextIO]:
     """Yield a CSV file's text, unpacked where gzipped, and say in one line what is wrong."""
     try:
-        with TextIOWrapper(unpacked(file), encoding="utf-8-sig", newline="") as text:
+        with TextIOWrapper(checks.unpacked(file), encoding="utf-8-sig", newline="") as text:
             yield text
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{file} is not valid UTF-8 (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} is damaged gzip: {first_line(error)}") from error
+        raise ValueError(f"{file} is damaged gzip: {checks.first_line(error)}") from error
     except (csv.Error, pd.errors.ParserError) as error:
-        raise ValueError(f"{file} is not a readable CSV file: {first_line(error)}") from error
+        raise ValueError(
+            f"{file} is not a readable CSV file: {checks.first_line(error)}"
+        ) from error
 
 
 def _separator(file: Path) -> str:

@@ -13,24 +13,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from handgrad.backprop import (
-    Activations,
-    Cost,
-    Gradients,
-    Parameters,
-    backward,
-    cross_entropy_dz2,
-    forward,
-    quadratic_dz2,
-    require_shapes,
-)
+from handgrad import backprop
+from handgrad.backprop import Activations, Cost, Gradients, Parameters
 
 Rule = Callable[[Parameters, Activations, Tensor, Tensor], Gradients]
 
 
 def closed_form(cost: Cost) -> Rule:
     """Return the equations themselves, `backprop.backward` with the cost's dz2."""
-    return partial(backward, dz2=cost.dz2)
+    return partial(backprop.backward, dz2=cost.dz2)
 
 
 def autograd(cost: Cost) -> Rule:
@@ -48,10 +39,10 @@ def _differentiate(
     Raises:
         ValueError: if a shape is wrong. The message has both shapes.
     """
-    require_shapes(params, X, Y, activations)
+    backprop.require_shapes(params, X, Y, activations)
     with torch.enable_grad():
         leaves = Parameters(*(parameter.detach().requires_grad_() for parameter in params))
-        recorded = forward(leaves, X.detach())
+        recorded = backprop.forward(leaves, X.detach())
         J = cost.value(recorded, Y.detach())
         dz2, dW2, db2, dz1, dW1, db1 = torch.autograd.grad(
             J, (recorded.z2, leaves.W2, leaves.b2, recorded.z1, leaves.W1, leaves.b1)
@@ -82,7 +73,7 @@ class Feedback:
     ) -> Gradients:
         """Return the six gradients. `backward` uses W2 in dz1 alone, so B can take its place."""
         B = self.matrix(params.W2)  # (n_y, n_h)
-        return backward(params._replace(W2=B), activations, X, Y, dz2=self.cost.dz2)
+        return backprop.backward(params._replace(W2=B), activations, X, Y, dz2=self.cost.dz2)
 
 
 def random_matrix(W2: Tensor, *, seed: int, scale: float) -> Tensor:
@@ -177,17 +168,17 @@ class FlatSpot:
     @property
     def deviates(self) -> frozenset[str]:
         """Return dz1, and dz2 too under the quadratic cost."""
-        return frozenset({"dz1", "dz2"} if self.cost.dz2 is quadratic_dz2 else {"dz1"})
+        return frozenset({"dz1", "dz2"} if self.cost.dz2 is backprop.quadratic_dz2 else {"dz1"})
 
     def __call__(
         self, params: Parameters, activations: Activations, X: Tensor, Y: Tensor
     ) -> Gradients:
         """Compute the textbook's six lines with sigma' + offset in place of sigma'."""
-        require_shapes(params, X, Y, activations)
+        backprop.require_shapes(params, X, Y, activations)
         W2, A1, m = params.W2, activations.A1, X.shape[0]
         dz2 = self.cost.dz2(activations, Y)  # (m, n_y)
-        if self.cost.dz2 is quadratic_dz2:
-            dz2 = dz2 + self.offset * cross_entropy_dz2(activations, Y)  # (m, n_y)
+        if self.cost.dz2 is backprop.quadratic_dz2:
+            dz2 = dz2 + self.offset * backprop.cross_entropy_dz2(activations, Y)  # (m, n_y)
         dW2 = dz2.T @ A1 / m  # (n_y, n_h)
         db2 = dz2.sum(dim=0) / m  # (n_y,)
         dz1 = (dz2 @ W2) * (A1 * (1 - A1) + self.offset)  # (m, n_h)
@@ -212,15 +203,15 @@ def makes_the_same_operations(rule: Rule) -> bool:
     a subclass of the user's own may count its calls, look at values or leave PyTorch.
     """
     if isinstance(rule, partial) and type(rule) is partial:
-        return rule.func is backward and not rule.args and _has_own_dz2(**rule.keywords)
+        return rule.func is backprop.backward and not rule.args and _has_own_dz2(**rule.keywords)
     if isinstance(rule, Feedback) and type(rule) is Feedback:
         return _has_own_dz2(rule.cost.dz2) and _is_own_matrix(rule.matrix)
     return isinstance(rule, FlatSpot) and type(rule) is FlatSpot and _has_own_dz2(rule.cost.dz2)
 
 
-def _has_own_dz2(dz2: object = cross_entropy_dz2, **others: object) -> bool:
+def _has_own_dz2(dz2: object = backprop.cross_entropy_dz2, **others: object) -> bool:
     """Return whether dz2 is one of the two costs' and no other argument is bound."""
-    return not others and dz2 in (cross_entropy_dz2, quadratic_dz2)
+    return not others and dz2 in (backprop.cross_entropy_dz2, backprop.quadratic_dz2)
 
 
 def _is_own_matrix(matrix: object) -> bool:

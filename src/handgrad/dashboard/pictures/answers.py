@@ -4,16 +4,7 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from handgrad.dashboard.pictures.canvas import (
-    AMOUNT,
-    INK,
-    POSITIVE,
-    SIGNED,
-    canvas,
-    place,
-    shortened,
-    signed_bar,
-)
+from handgrad.dashboard.pictures import canvas
 from handgrad.dashboard.pictures.layers import mark_classes
 
 MOST_COUNTED = 20  # classes up to which the cells have numbers
@@ -42,25 +33,25 @@ def confusion(
     classes = len(class_names)
     counts = counts_of(labels, answers, classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = canvas(
+    figure = canvas.titled(
         6.4,
         5.6,
         f"{np.trace(counts) / max(counts.sum(), 1):.1%} of {len(labels):,} {of} examples are right",
         "rows: what it is; columns: what the network says; colour: share of the row",
     )
-    names = [shortened(name, 12) for name in class_names]
+    names = [canvas.shortened(name, 12) for name in class_names]
     left = 0.75 if max(map(len, names)) <= 4 else 1.55
-    axes = place(figure, left, 0.65, 6.2 - left, 4.25)
-    axes.imshow(shares, cmap=AMOUNT, norm=PowerNorm(0.5, 0, 1), aspect="auto")
+    axes = canvas.place(figure, left, 0.65, 6.2 - left, 4.25)
+    axes.imshow(shares, cmap=canvas.AMOUNT, norm=PowerNorm(0.5, 0, 1), aspect="auto")
     if classes <= MOST_COUNTED:
         for (row, column), count in np.ndenumerate(counts):
-            colour = "white" if shares[row, column] > 0.4 else INK
+            colour = "white" if shares[row, column] > 0.4 else canvas.INK
             text = {"ha": "center", "va": "center", "size": 11 if classes <= 12 else 8}
             if count:
                 axes.text(column, row, str(count), color=colour, **text)
     axes.set(xlabel="the network says", ylabel="it is", xticks=[], yticks=[])
     if classes <= MOST_NAMED:
-        axes.set_xticks(range(classes), [shortened(n, round(60 / classes)) for n in names])
+        axes.set_xticks(range(classes), [canvas.shortened(n, round(60 / classes)) for n in names])
         axes.set_yticks(range(classes), names)
     axes.tick_params(length=0)
     return figure
@@ -82,17 +73,19 @@ def agreement(
     inside = float(cosines[same].mean()) if same.any() else 0.0
     others = ~same & ~np.eye(len(same), dtype=bool)
     across = f", across classes {cosines[others].mean():+.2f}" if others.any() else ""
-    figure = canvas(
+    figure = canvas.titled(
         6.4,
         6.1,
         f"Gradients of one class agree by {inside:+.2f}{across}",
         f"cosine of the gradients of two {of} examples; red: one step helps both",
     )
-    axes = place(figure, 0.75, 0.5, 4.75, 4.75)
-    axes.imshow(cosines, cmap=SIGNED, vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
+    axes = canvas.place(figure, 0.75, 0.5, 4.75, 4.75)
+    axes.imshow(
+        cosines, cmap=canvas.SIGNED, vmin=-1, vmax=1, interpolation="nearest", aspect="auto"
+    )
     axes.set(xlabel="examples, sorted by class", yticks=[])
     mark_classes(axes, sorted_labels, class_names)
-    signed_bar(place(figure, 5.62, 0.5, 0.14, 4.75), 1.0)
+    canvas.signed_bar(canvas.place(figure, 5.62, 0.5, 0.14, 4.75), 1.0)
     return figure
 
 
@@ -109,13 +102,13 @@ def hardest_images(
     """
     rows = -(-len(images) // ACROSS)
     explanation = "the largest gradients, largest first; red: wrong; percent: A2 of the answer"
-    figure = canvas(6.4, 0.7 + 1.72 * rows, _hardest_title(wrong, of), explanation)
-    axes = place(figure, 0, 0, 6.4, 1.72 * rows)  # its unit is an inch
+    figure = canvas.titled(6.4, 0.7 + 1.72 * rows, _hardest_title(wrong, of), explanation)
+    axes = canvas.place(figure, 0, 0, 6.4, 1.72 * rows)  # its unit is an inch
     for k, (image, (label, answer)) in enumerate(zip(images, captions, strict=True)):
         middle, top = 0.9 + 1.53 * (k % ACROSS), 1.72 * (rows - k // ACROSS)
         box = (middle - 0.6, middle + 0.6, top - 1.2, top)
         axes.imshow(image, cmap="gray_r", extent=box, interpolation="nearest")
-        colour = POSITIVE if wrong[k] else INK
+        colour = canvas.POSITIVE if wrong[k] else canvas.INK
         told = {"ha": "center", "va": "top", "size": 10, "color": colour}
         axes.text(middle, top - 1.22, f"{label}\n{answer}", **told)
     axes.set(xlim=(0, 6.4), ylim=(0, 1.72 * rows), aspect="auto")
@@ -150,24 +143,24 @@ def hardest_rows(
     limit = max(float(np.abs(scaled[:, :shown]).max()), 1e-12)
     long_names = shown > 6 or max(map(len, feature_names[:shown])) > 10
     foot = 1.75 if long_names else 0.35
-    figure = canvas(
+    figure = canvas.titled(
         7.0,
         0.8 + 0.27 * len(values) + foot,
         _hardest_title(wrong, of),
         "the largest gradients, largest first; red text: wrong; cells: red is large",
     )
-    axes = place(figure, 2.9, foot, 3.9, 0.27 * len(values))
-    axes.imshow(scaled[:, :shown], cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+    axes = canvas.place(figure, 2.9, foot, 3.9, 0.27 * len(values))
+    axes.imshow(scaled[:, :shown], cmap=canvas.SIGNED, vmin=-limit, vmax=limit, aspect="auto")
     for row, (label, answer) in enumerate(captions):
-        colour = POSITIVE if wrong[row] else INK
+        colour = canvas.POSITIVE if wrong[row] else canvas.INK
         text = f"{label}, {answer}"
         axes.text(-0.6, row, text, ha="right", va="center", size=10, color=colour)
     if shown <= 8:
         for (row, column), value in np.ndenumerate(values[:, :shown]):
-            colour = "white" if abs(scaled[row, column]) > 0.65 * limit else INK
+            colour = "white" if abs(scaled[row, column]) > 0.65 * limit else canvas.INK
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", size=9, color=colour)
     axes.set_yticks([])
-    names = [shortened(name, 20) for name in feature_names[:shown]]
+    names = [canvas.shortened(name, 20) for name in feature_names[:shown]]
     axes.set_xticks(range(shown), names, rotation=90 if long_names else 0)
     axes.tick_params(length=0)
     return figure

@@ -27,7 +27,7 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 DOTS_PER_INCH = 100
 
 
-def canvas(width: float, height: float, title: str, explanation: str) -> Figure:
+def titled(width: float, height: float, title: str, explanation: str) -> Figure:
     """Return an empty figure with its heading: the finding, and how to read the picture.
 
     Args:

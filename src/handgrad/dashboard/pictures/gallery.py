@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from handgrad.audit.numerical import Curve, error_versus_h
-from handgrad.dashboard.pictures import answers, layers, plane
-from handgrad.dashboard.pictures.canvas import array, shortened
+from handgrad.dashboard.pictures import answers, canvas, layers, plane
 from handgrad.dashboard.pictures.snapshot import Shown, Snapshot, classes_of
 from handgrad.data.examples import Examples
 from handgrad.statistics.gradients import cosines, gradient_products
@@ -103,7 +102,7 @@ def _agreement(shown: Shown, labels: np.ndarray, names: tuple[str, ...]) -> Figu
         shown.gradients._replace(dz2=shown.gradients.dz2[order], dz1=shown.gradients.dz1[order]),
         shown.inputs[order],
     )
-    return answers.agreement(array(cosines(products)), labels[order], names, shown.of)
+    return answers.agreement(canvas.array(cosines(products)), labels[order], names, shown.of)
 
 
 def _hardest(shown: Shown) -> Figure:
@@ -114,7 +113,7 @@ def _hardest(shown: Shown) -> Figure:
     told = (*_told(shown.targets[order], shown.activations.A2[order], shown.examples), shown.of)
     if shape := shown.examples.image_shape:
         return answers.hardest_images(features.reshape(-1, *shape), *told)
-    scaled, names = array(shown.inputs[order]), shown.examples.feature_names
+    scaled, names = canvas.array(shown.inputs[order]), shown.examples.feature_names
     return answers.hardest_rows(features, scaled, names, *told)
 
 
@@ -139,7 +138,7 @@ def _told(
     sureness = outputs.max(dim=1).values
     if outputs.shape[1] == 1:
         sureness = sureness.maximum(1 - sureness)
-    names = [shortened(name, 12) for name in examples.class_names]
+    names = [canvas.shortened(name, 12) for name in examples.class_names]
     captions = [
         (f"is {names[label]}", f"said {names[answer]} ({sure:.0%})")
         for label, answer, sure in zip(labels, chosen, sureness.tolist(), strict=True)
@@ -150,4 +149,4 @@ def _told(
 def _labels_of(on: Tensor, examples: Examples) -> str:
     """Return the names of the outputs that are on."""
     names = [name for name, one in zip(examples.class_names, on.tolist(), strict=True) if one]
-    return shortened("+".join(names) or "none", 16)
+    return canvas.shortened("+".join(names) or "none", 16)

@@ -8,21 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from handgrad.backprop import Activations, Parameters
-from handgrad.dashboard.pictures.canvas import (
-    ACTIVATIONS,
-    FAINT,
-    INK,
-    NEGATIVE,
-    POSITIVE,
-    SIGNED,
-    array,
-    canvas,
-    mosaic,
-    place,
-    scale_bar,
-    shortened,
-    signed_bar,
-)
+from handgrad.dashboard.pictures import canvas
 from handgrad.dashboard.pictures.plane import strongest_units
 from handgrad.statistics.gradients import SATURATED, saturation
 
@@ -49,23 +35,25 @@ def saturation_map(
     """
     measured = saturation(activations.A1)
     order = columns_of(labels)
-    shown = array(activations.A1)[order, :MOST_UNITS].T  # (units, examples)
+    shown = canvas.array(activations.A1)[order, :MOST_UNITS].T  # (units, examples)
     units = activations.A1.shape[1]
     dead = int(measured.dead.sum())
-    figure = canvas(
+    figure = canvas.titled(
         6.4,
         5.0,
         f"{float(measured.share):.0%} of A1 is saturated; {dead} of {units} units are dead",
         f"strong colours: A1 below {SATURATED} or above {1 - SATURATED}, where little is learned",
     )
-    axes = place(figure, 0.75, 0.65, 4.75, 3.65)
-    axes.imshow(shown, cmap=SIGNED, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes = canvas.place(figure, 0.75, 0.65, 4.75, 3.65)
+    axes.imshow(shown, cmap=canvas.SIGNED, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set(xlabel="examples, sorted by class", ylabel="hidden unit")
     number = len(shown)
     ticks = np.unique(np.linspace(0, number - 1, min(number, 6)).round().astype(int))
     axes.set_yticks(ticks, ticks + 1)
     mark_classes(axes, labels[order], class_names)
-    scale_bar(place(figure, 5.62, 0.65, 0.14, 3.65), SIGNED, ACTIVATIONS)
+    canvas.scale_bar(
+        canvas.place(figure, 5.62, 0.65, 0.14, 3.65), canvas.SIGNED, canvas.ACTIVATIONS
+    )
     return figure
 
 
@@ -79,9 +67,9 @@ def mark_classes(axes, sorted_labels: np.ndarray, class_names: tuple[str, ...]) 
     """Write each class below its examples, and draw a line where the next one begins."""
     starts = np.flatnonzero(np.diff(sorted_labels, prepend=-1))
     ends = np.append(starts[1:], len(sorted_labels))
-    axes.vlines(starts[1:] - 0.5, *axes.get_ylim(), colors=INK, linewidth=0.6)
+    axes.vlines(starts[1:] - 0.5, *axes.get_ylim(), colors=canvas.INK, linewidth=0.6)
     room = max(1, round(55 / len(starts)))
-    names = [shortened(class_names[sorted_labels[s]], room) for s in starts]
+    names = [canvas.shortened(class_names[sorted_labels[s]], room) for s in starts]
     axes.set_xticks((starts + ends - 1) / 2, names)
     axes.tick_params(axis="x", length=0)
 
@@ -93,34 +81,37 @@ def slopes(z1: Tensor) -> Figure:
         z1: of examples, (m, n_h).
     """
     measured = saturation(torch.sigmoid(z1))
-    values = array(z1).ravel()
+    values = canvas.array(z1).ravel()
     values = values[np.isfinite(values)]
     reach = max(REACH, float(np.percentile(np.abs(values), 99.5)) if len(values) else 0.0)
     at = torch.linspace(-reach, reach, 241, dtype=torch.float64)
     curve = saturation(torch.sigmoid(at)[None]).slope  # (241,)
     edge = float(torch.logit(torch.tensor(1 - SATURATED, dtype=torch.float64)))
-    figure = canvas(
+    figure = canvas.titled(
         6.4,
         4.9,
         f"The hidden sigmoids pass on {float(measured.mean_slope):.3f} of the error on average",
         f"dz1 = W2^T dz2 * s'(z1), at most 0.25; shaded: {float(measured.share):.0%} of all z1",
     )
-    upper, lower = place(figure, 0.8, 2.55, 5.3, 1.7), place(figure, 0.8, 0.62, 5.3, 1.7)
+    upper, lower = (
+        canvas.place(figure, 0.8, 2.55, 5.3, 1.7),
+        canvas.place(figure, 0.8, 0.62, 5.3, 1.7),
+    )
     for axes in (upper, lower):
         for side in (-1, 1):
             axes.axvspan(side * edge, side * reach, color="#e8e8e8", linewidth=0)
         axes.set_xlim(-reach, reach)
-    upper.plot(at, curve, color=INK, linewidth=2)
+    upper.plot(at, curve, color=canvas.INK, linewidth=2)
     upper.set(ylim=(0, 0.27), yticks=[0, 0.25], xticklabels=[], ylabel="slope s'(z)")
-    upper.axhline(float(measured.mean_slope), color=POSITIVE, linewidth=1.5, linestyle="--")
+    upper.axhline(float(measured.mean_slope), color=canvas.POSITIVE, linewidth=1.5, linestyle="--")
     upper.text(reach * 0.98, float(measured.mean_slope) + 0.008, "mean s'(z1)", size=10)
-    upper.texts[-1].set(ha="right", color=POSITIVE)
+    upper.texts[-1].set(ha="right", color=canvas.POSITIVE)
     counts, edges = np.histogram(values, BINS, range=(-reach, reach))
     shares = counts / max(len(values), 1)
-    lower.stairs(shares, edges, fill=True, color=NEGATIVE)
+    lower.stairs(shares, edges, fill=True, color=canvas.NEGATIVE)
     lower.set(xlabel="z1 of the hidden units", ylabel="share of all z1")
     lower.set_yticks([0, float(f"{shares.max():.2g}")])
-    lower.tick_params(color=FAINT)
+    lower.tick_params(color=canvas.FAINT)
     return figure
 
 
@@ -134,10 +125,10 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
     """
     units = strongest_units(params, MOST_TILES)
     which = "each hidden unit" if len(units) == len(params.b1) else "the strongest hidden units"
-    matrices = {"W1": array(params.W1)}
+    matrices = {"W1": canvas.array(params.W1)}
     if gradient is not None:
-        matrices["dW1 (of the newest update)"] = array(gradient)
-    figure = canvas(
+        matrices["dW1 (of the newest update)"] = canvas.array(gradient)
+    figure = canvas.titled(
         0.1 + 4.95 * len(matrices),
         5.05,
         f"What {which} looks for" if len(matrices) == 1 else f"What {which} looks for, and learns",
@@ -151,17 +142,17 @@ def tiles(params: Parameters, gradient: Tensor | None, image_shape: tuple[int, i
         limit = limit if np.isfinite(limit) and limit > 0 else 1.0
         images = rows.reshape(len(rows), *image_shape)
         columns = int(np.ceil(np.sqrt(len(rows) * image_shape[0] / image_shape[1])))
-        axes = place(figure, 0.15 + 4.95 * k, 0.12, 4.0, 4.0)
+        axes = canvas.place(figure, 0.15 + 4.95 * k, 0.12, 4.0, 4.0)
         axes.imshow(
-            mosaic(images, columns, 1, np.nan),
-            cmap=SIGNED,
+            canvas.mosaic(images, columns, 1, np.nan),
+            cmap=canvas.SIGNED,
             vmin=-limit,
             vmax=limit,
             interpolation="nearest",
         )
         axes.set_axis_off()
-        axes.set_title(name, size=11, color=INK, pad=4)
-        signed_bar(place(figure, 4.22 + 4.95 * k, 0.5, 0.12, 3.2), limit)
+        axes.set_title(name, size=11, color=canvas.INK, pad=4)
+        canvas.signed_bar(canvas.place(figure, 4.22 + 4.95 * k, 0.5, 0.12, 3.2), limit)
     return figure
 
 
@@ -176,7 +167,7 @@ def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
     """
     outputs = np.arange(min(len(params.b2), MOST_OUTPUTS))
     units = strongest_units(params, BAND * max(1, MOST_BANDED // len(outputs)))
-    weights, bias = array(params.W2)[outputs][:, units], array(params.b2)[outputs]
+    weights, bias = canvas.array(params.W2)[outputs][:, units], canvas.array(params.b2)[outputs]
     which = "" if len(units) == len(params.b1) else f"; the {len(units)} strongest units"
     largest = max(float(np.abs(weights).max()), float(np.abs(bias).max()), 1e-12)
     bands = [slice(start, start + BAND) for start in range(0, len(units), BAND)]
@@ -184,7 +175,7 @@ def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
     named = 0.55 if max(map(len, class_names)) <= 3 else 1.25
     cell = min((6.2 - named) / columns, 0.5)
     high = cell * len(outputs)
-    figure = canvas(
+    figure = canvas.titled(
         6.4,
         0.85 + len(bands) * (high + 0.35) + 0.25,
         "How hidden units speak for and against: W2",
@@ -193,9 +184,11 @@ def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
     names = class_names[-1:] if len(outputs) == 1 else class_names
     for k, band in enumerate(bands):
         bottom = 0.55 + (len(bands) - 1 - k) * (high + 0.35)
-        axes = place(figure, named, bottom, columns * cell, high)
+        axes = canvas.place(figure, named, bottom, columns * cell, high)
         _draw_band(axes, weights[:, band], bias[:, None], largest, units[band], columns)
-        axes.set_yticks(range(len(outputs)), [shortened(names[each], 12) for each in outputs])
+        axes.set_yticks(
+            range(len(outputs)), [canvas.shortened(names[each], 12) for each in outputs]
+        )
     figure.axes[-1].set_xlabel("hidden unit, and the bias b2")
     return figure
 
@@ -240,5 +233,5 @@ def _squares(values: np.ndarray, columns: np.ndarray, largest: float) -> PolyCol
     across, down = np.meshgrid(columns, np.arange(len(values)))
     centres = np.stack([across, down], axis=-1)  # (rows, columns, 2)
     shapes = centres[:, :, None, :] + halves[:, :, None, None] * corners  # (rows, columns, 4, 2)
-    colours = np.where(values.ravel() > 0, POSITIVE, NEGATIVE)
+    colours = np.where(values.ravel() > 0, canvas.POSITIVE, canvas.NEGATIVE)
     return PolyCollection(list(shapes.reshape(-1, 4, 2)), facecolors=list(colours))

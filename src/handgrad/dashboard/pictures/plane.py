@@ -11,22 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from handgrad.backprop import Activations, Parameters, forward
-from handgrad.dashboard.pictures.canvas import (
-    ACTIVATIONS,
-    CLASSES,
-    FAINT,
-    INK,
-    MARKERS,
-    NEGATIVE,
-    POSITIVE,
-    SIGNED,
-    array,
-    canvas,
-    mosaic,
-    place,
-    scale_bar,
-    shortened,
-)
+from handgrad.dashboard.pictures import canvas
 
 POINTS = 121  # of the grid along each axis
 MARGIN = 0.12  # of the examples' range, on each side
@@ -85,7 +70,7 @@ class Plane(NamedTuple):
         Returns:
             (n_h, 2, 2); NaN for a unit without weights, which has no line.
         """
-        weights, bias = array(params.W1).astype(float), array(params.b1).astype(float)
+        weights, bias = canvas.array(params.W1).astype(float), canvas.array(params.b1).astype(float)
         square = (weights**2).sum(axis=1)
         square[square == 0] = np.nan
         foot = -(bias / square)[:, None] * weights  # the line's nearest point to the origin
@@ -96,7 +81,7 @@ class Plane(NamedTuple):
 
     def unit_tiles(self, units: np.ndarray) -> np.ndarray:
         """Return activations on the thinned grid, (units, rows, columns), top row first."""
-        whole = array(self.activations.A1)[:, units].T.reshape(len(units), POINTS, POINTS)
+        whole = canvas.array(self.activations.A1)[:, units].T.reshape(len(units), POINTS, POINTS)
         return whole[:, ::-EVERY, ::EVERY]
 
 
@@ -125,14 +110,14 @@ def boundary(
     lines = "lines: the hidden units, thick where W2 is large"
     if len(strongest) < len(params.b1):
         lines = f"lines: the {MOST_LINES} strongest of {len(params.b1)} hidden units"
-    figure = canvas(
+    figure = canvas.titled(
         6.4,
         5.4,
         f"{wrong.sum():,} of {len(wrong):,} {of} examples are wrong (ringed)",
         f"black: where the answer changes; {lines}",
     )
-    axes = place(figure, 0.75, 0.6, 4.75, 4.05)
-    _draw_answer(axes, place(figure, 5.65, 0.6, 0.14, 4.05), here, class_names)
+    axes = canvas.place(figure, 0.75, 0.6, 4.75, 4.05)
+    _draw_answer(axes, canvas.place(figure, 5.65, 0.6, 0.14, 4.05), here, class_names)
     _draw_lines(axes, here, params, strongest)
     _draw_examples(axes, here, inputs, labels, wrong, class_names)
     left, right, bottom, top = here.extent
@@ -143,15 +128,17 @@ def boundary(
 
 def _draw_answer(axes: Axes, bar: Axes, here: Plane, class_names: tuple[str, ...]) -> None:
     """Draw the answer as colours, and the line at which it changes."""
-    answer = array(here.activations.A2).reshape(POINTS, POINTS, -1)
+    answer = canvas.array(here.activations.A2).reshape(POINTS, POINTS, -1)
     if answer.shape[2] == 1:
-        colours = SIGNED(0.15 + 0.7 * answer[..., 0])[..., :3]
+        colours = canvas.SIGNED(0.15 + 0.7 * answer[..., 0])[..., :3]
         contours = [(answer[..., 0], 0.5)]
-        softened = ListedColormap(SIGNED(np.linspace(0.15, 0.85, 256)))
-        off, on = (shortened(name, 8) for name in class_names)
-        scale_bar(bar, softened, {0: off, 0.5: "A2 = .5", 1: on})
+        softened = ListedColormap(canvas.SIGNED(np.linspace(0.15, 0.85, 256)))
+        off, on = (canvas.shortened(name, 8) for name in class_names)
+        canvas.scale_bar(bar, softened, {0: off, 0.5: "A2 = .5", 1: on})
     else:
-        palette = np.array([to_rgb(CLASSES[k % len(CLASSES)]) for k in range(answer.shape[2])])
+        palette = np.array(
+            [to_rgb(canvas.CLASSES[k % len(canvas.CLASSES)]) for k in range(answer.shape[2])]
+        )
         sureness = answer.max(axis=2)[..., None]
         colours = 1 - 0.45 * sureness * (1 - palette[answer.argmax(axis=2)])
         others = [np.delete(answer, k, axis=2).max(axis=2) for k in range(answer.shape[2])]
@@ -162,7 +149,7 @@ def _draw_answer(axes: Axes, bar: Axes, here: Plane, class_names: tuple[str, ...
     )
     for heights, level in contours:
         if heights.min() < level < heights.max():
-            axes.contour(*here.axes, heights, levels=[level], colors=INK, linewidths=2)
+            axes.contour(*here.axes, heights, levels=[level], colors=canvas.INK, linewidths=2)
 
 
 def _draw_lines(axes: Axes, here: Plane, params: Parameters, units: np.ndarray) -> None:
@@ -170,10 +157,10 @@ def _draw_lines(axes: Axes, here: Plane, params: Parameters, units: np.ndarray) 
     segments = here.unit_lines(params)[units]
     strength = _strengths(params)[units]
     relative = strength / max(strength.max(initial=0), 1e-12)
-    out = array(params.W2)
-    colours = FAINT
+    out = canvas.array(params.W2)
+    colours = canvas.FAINT
     if len(out) == 1:
-        colours = [POSITIVE if out[0, unit] > 0 else NEGATIVE for unit in units]
+        colours = [canvas.POSITIVE if out[0, unit] > 0 else canvas.NEGATIVE for unit in units]
     axes.add_collection(
         LineCollection(
             list(segments), linewidths=0.4 + 2 * relative, alpha=0.75, colors=colours, zorder=2
@@ -191,8 +178,8 @@ def _draw_examples(
     class_names: tuple[str, ...],
 ) -> None:
     """Draw the examples in a colour and shape for each class, and a ring around the wrong ones."""
-    points = array(inputs) * here.divisor + here.offset
-    colours = (NEGATIVE, POSITIVE) if len(class_names) == 2 else CLASSES
+    points = canvas.array(inputs) * here.divisor + here.offset
+    colours = (canvas.NEGATIVE, canvas.POSITIVE) if len(class_names) == 2 else canvas.CLASSES
     size = 26 if len(points) < 300 else 12
     for k, name in enumerate(class_names):
         of_class = points[labels == k]
@@ -200,16 +187,21 @@ def _draw_examples(
             *of_class.T,
             s=size,
             color=colours[k % len(colours)],
-            marker=MARKERS[k % len(MARKERS)],
+            marker=canvas.MARKERS[k % len(canvas.MARKERS)],
             edgecolors="white",
             linewidths=0.6,
-            label=shortened(name, 14),
+            label=canvas.shortened(name, 14),
             zorder=3,
         )
     axes.scatter(
-        *points[wrong].T, s=5 * size, facecolors="none", edgecolors=INK, linewidths=1.4, zorder=4
+        *points[wrong].T,
+        s=5 * size,
+        facecolors="none",
+        edgecolors=canvas.INK,
+        linewidths=1.4,
+        zorder=4,
     )
-    if len(class_names) <= len(MARKERS):
+    if len(class_names) <= len(canvas.MARKERS):
         axes.legend(
             fontsize=9, loc="upper right", framealpha=0.85, borderpad=0.3, handletextpad=0.1
         )
@@ -227,33 +219,39 @@ def hidden_units(here: Plane, params: Parameters) -> Figure:
     rows = -(-len(shown) // columns)
     tiles = here.unit_tiles(shown)
     which = "" if len(shown) == len(params.b1) else f" (the {len(shown)} strongest)"
-    figure = canvas(
+    figure = canvas.titled(
         6.4,
         1.0 + rows * 5.3 / columns,
         f"What each of the {len(params.b1)} hidden units sees{which}",
         "A1 over the plane of the decision boundary; above each its weight to the output",
     )
     height = figure.get_size_inches()[1] - 0.9
-    axes = place(figure, 0.2, 0.15, 5.3, height)
+    axes = canvas.place(figure, 0.2, 0.15, 5.3, height)
     high, wide = tiles.shape[1:]
     gap = round(0.21 * columns * wide / (5.3 - 0.21 * columns))  # room for a line of text
-    whole = mosaic(tiles, columns, gap, np.nan)
-    axes.imshow(SIGNED(whole), interpolation="nearest", aspect="auto")
+    whole = canvas.mosaic(tiles, columns, gap, np.nan)
+    axes.imshow(canvas.SIGNED(whole), interpolation="nearest", aspect="auto")
     axes.set(xlim=(-0.5, columns * (wide + gap) - gap - 0.5), ylim=(len(whole) - 0.5, -gap - 0.5))
     axes.set_axis_off()
     for k, unit in enumerate(shown):
         left, top = k % columns * (wide + gap), k // columns * (high + gap)
-        out = array(params.W2)[:, unit]  # to a single output the weight, to several their norm
+        out = canvas.array(params.W2)[
+            :, unit
+        ]  # to a single output the weight, to several their norm
         strength = f"{out[0]:+.1f}" if len(out) == 1 else f"|W2| {np.linalg.norm(out):.1f}"
         text = f"{unit + 1}: {strength}"
-        axes.text(left + wide / 2, top - 1, text, ha="center", va="bottom", size=9, color=INK)
-    scale_bar(place(figure, 5.62, 0.3, 0.14, height - 0.45), SIGNED, ACTIVATIONS)
+        axes.text(
+            left + wide / 2, top - 1, text, ha="center", va="bottom", size=9, color=canvas.INK
+        )
+    canvas.scale_bar(
+        canvas.place(figure, 5.62, 0.3, 0.14, height - 0.45), canvas.SIGNED, canvas.ACTIVATIONS
+    )
     return figure
 
 
 def _strengths(params: Parameters) -> np.ndarray:
     """Return the norm of each hidden unit's column of W2, (n_h,)."""
-    return np.linalg.norm(array(params.W2), axis=0)
+    return np.linalg.norm(canvas.array(params.W2), axis=0)
 
 
 def strongest_units(params: Parameters, most: int) -> np.ndarray:
