@@ -1,10 +1,12 @@
 """Check inside training: before the first update, and at intervals after it."""
 
 import math
+import random
 from collections.abc import Callable
 from functools import partial
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from conftest import Train
@@ -26,6 +28,7 @@ from handgrad.rules.feedback import (
 )
 from handgrad.rules.planted import MISTAKES, mistake
 from handgrad.runs.live_check import LiveCheck
+from handgrad.runs.loading import load
 from handgrad.tasks.build import DTYPES
 
 ONE_LINE = sorted(set(MISTAKES) - {"cross_entropy_delta", "missing_1_over_m"})
@@ -190,3 +193,24 @@ def test_nothing_runs_where_it_is_switched_off(capsys) -> None:
 def test_clipping_does_not_touch_what_is_checked(train: Train) -> None:
     often = ("check.checksum_every_n_updates=1", "trainer.max_epochs=1", "data=iris")
     assert train(*often, "optimizer.clip_norm=0.001", "logger=none").code == 0
+
+
+def test_what_looks_at_a_training_draws_none_of_its_numbers(train: Train) -> None:
+    """A rule that draws numbers gets the same ones beside any checks and charts."""
+    rule = ("backward=custom", "backward.function=faults.draws", "check.on_failure=warn")
+    iris = ("data=iris", "model.hidden=5", "trainer.max_epochs=2", *rule)
+    off = ("check.at_start=false", "check.audit_every_n_updates=null")
+    ends = []
+    for watched in (
+        off,
+        ("check.at_start=true", "check.audit_every_n_updates=3"),
+        (*off, "callbacks.curves.gradient=true"),
+        (*off, "dashboard=deep", "dashboard.share=0.9", "trainer.log_every_n_steps=2"),
+    ):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
+        answer = train(*iris, *watched)
+        assert answer.code == 0, answer.err
+        ends.append(load(answer.folder / "checkpoints" / "last.ckpt")["state_dict"]["W2"])
+    assert all(torch.equal(ends[0], each) for each in ends[1:])

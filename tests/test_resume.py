@@ -135,6 +135,8 @@ VARIANTS = {
     "adamw": ("optimizer=adamw", "scheduler=exponential", "scheduler.interval=step"),
     "lbfgs": ("optimizer=lbfgs", "optimizer.max_iter=3", "optimizer.lr=0.1"),
     "feedback": ("backward=feedback_alignment", "scheduler=step", "scheduler.step_size=1"),
+    "float64": ("trainer.precision=64-true", "optimizer=adam"),
+    "bfloat16": ("trainer.precision=bf16-true", "optimizer=momentum"),
     "bitwise": ("reproducible=bitwise", "optimizer=adam", "data.microbatch=7"),
 }
 

@@ -1,5 +1,6 @@
 """A run's folder loses no training and mixes none with another's."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -141,3 +142,17 @@ def test_testing_writes_no_checkpoint(
     before, after = seen
     assert len(before) > 1
     assert before == after
+
+
+# Numbers of 64 bits
+
+
+def test_a_network_of_64_bits_is_tested_as_it_was_trained(train: Train) -> None:
+    double = ("data=iris", "model.hidden=5", "trainer.max_epochs=2", "trainer.precision=64-true")
+    trained = train(*double)
+    tested = train("task=test", "trainer.precision=64-true", f"ckpt_path={trained.folder}")
+    assert read(trained.folder)["state_dict"]["W1"].dtype == torch.float64
+    first, second = (
+        json.loads((each.folder / "metrics.json").read_text()) for each in (trained, tested)
+    )
+    assert first["cost/test"] == second["cost/test"]

@@ -137,7 +137,10 @@ class Scalars:
         activations = forward(params, inputs)
         hessian = curvature.hessian(params, activations, inputs, targets, cost=update.cost)
         if self.direction is None:
-            self.direction = Parameters(*(torch.randn_like(each) for each in params))
+            draw = torch.Generator(inputs.device).manual_seed(0)  # not the training's
+            self.direction = Parameters(
+                *(torch.empty_like(each).normal_(generator=draw) for each in params)
+            )
         top = curvature.largest_eigenvalue(hessian, self.direction, POWER_STEPS)
         self.direction = top.vector
         diagonal = curvature.gauss_newton_diagonal(params, activations, inputs, cost=update.cost)

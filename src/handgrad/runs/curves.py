@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
 from handgrad import backprop
@@ -98,6 +99,7 @@ def _evaluate(
     }
 
 
+@isolate_rng()  # the rule may draw numbers
 def _probe(network: TwoLayerNetwork, data: ExampleData) -> dict[str, float]:
     """Return how large and how right the training rule's gradient is, on the first examples."""
     assert network.updates.rule is not None, "training has a rule"

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 from torch import Tensor
 from typing_extensions import override
@@ -106,6 +107,7 @@ class LiveCheck(Callback):
         self.checked_at[kind] = updates
         return True
 
+    @isolate_rng()  # a rule that draws numbers trains with the same ones, checked or not
     def _audit(
         self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
     ) -> Report | None:
@@ -157,6 +159,7 @@ class LiveCheck(Callback):
         if new and network.trainer.is_global_zero:
             Console(stderr=True).print(f"[red]warning:[/] {WrongGradient(sorted(new), when)}")
 
+    @isolate_rng()
     def _log_angles(
         self, trainer: L.Trainer, network: TwoLayerNetwork, examples: tuple[Tensor, Tensor] | None
     ) -> None:

@@ -101,8 +101,9 @@ def load(path: Path) -> dict[str, Any]:
 
 def network(checkpoint: dict[str, Any]) -> TwoLayerNetwork:
     """Make the trained network of a checkpoint that `load` returned."""
-    made = TwoLayerNetwork(**checkpoint["hyper_parameters"])
-    made.load_state_dict(checkpoint["state_dict"])
+    state = checkpoint["state_dict"]
+    made = TwoLayerNetwork(**checkpoint["hyper_parameters"]).to(state["W1"].dtype)
+    made.load_state_dict(state)
     return made
 
 

@@ -89,7 +89,10 @@ def _microbatch(config: dict[str, Any]) -> int | None:
 
 
 def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
-    """Return the network that fits the data, with its rule and its optimizer."""
+    """Return the network that fits the data, with its rule and its optimizer.
+
+    Its weights have the number format in which it trains, to which a checkpoint's are rounded.
+    """
     optimizer = dict(config["optimizer"])
     model = config["model"]
     _check_sizes(model["hidden"], examples)
@@ -117,7 +120,7 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
             ),
             optimizer=instantiate(optimizer, _partial_=True),
             schedule=_schedule(config["scheduler"]),
-        )
+        ).to(examples.dtype)
 
 
 def _schedule(node: dict[str, Any]) -> Schedule | None:
@@ -352,4 +355,4 @@ def restore(
     own_file = own and "path" in node
     with bad_input():
         examples.read_unsplit(target_required=target_required) if own_file else examples.read()
-    return Restored(loading.network(checkpoint), examples, config, own_file)
+    return Restored(loading.network(checkpoint).to(examples.dtype), examples, config, own_file)
