@@ -16,9 +16,10 @@ import pytest
 from pyarrow import parquet as pq
 
 from handgrad.config.errors import Failed
-from handgrad.data import checks
+from handgrad.data import checks, on_disk
 from handgrad.data.arrays import Arrays
-from handgrad.data.examples import Known, OnDisk
+from handgrad.data.examples import Known
+from handgrad.data.on_disk import OnDisk
 from handgrad.data.tables import Csv, Parquet
 from handgrad.data.targets import class_labels
 
@@ -591,7 +592,7 @@ def test_a_wrong_npz_file_is_refused(tmp_path, change, expected):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_value_that_is_no_number_is_found_in_any_piece(tmp_path, monkeypatch, bad):
-    monkeypatch.setattr(checks, "VALUES_AT_ONCE", 20)  # 5 rows of 4
+    monkeypatch.setattr(on_disk, "VALUES_AT_ONCE", 20)  # 5 rows of 4
     X, y = arrays()
     X[17, 2] = X[21, 0] = bad
     np.savez(tmp_path / "a.npz", X=X, y=y)

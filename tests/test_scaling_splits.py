@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from handgrad.data import checks as features_room
+from handgrad.data import on_disk
 from handgrad.data.examples import Examples
 from handgrad.data.scaling import Scaling
 from handgrad.data.splits import split
@@ -79,7 +79,7 @@ def test_a_memory_mapped_array_in_pieces_scales_as_one_in_memory(tmp_path, monke
     np.save(tmp_path / "X.npy", X)
     whole = {scale: Scaling.fit(scale, X, train) for scale in ("standard", "minmax")}
     expected = {scale: scaling.apply(X, np.float64) for scale, scaling in whole.items()}
-    monkeypatch.setattr(features_room, "VALUES_AT_ONCE", 20)  # 6 rows of 3
+    monkeypatch.setattr(on_disk, "VALUES_AT_ONCE", 20)  # 6 rows of 3
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     for scale in whole:
         scaled = Scaling.fit(scale, mapped, train).apply(mapped, np.float64)

@@ -16,15 +16,13 @@ from handgrad.data.checks import (
 from handgrad.data.examples import (
     Examples,
     Known,
-    OnDisk,
     Source,
     listed,
     numbered,
     pixel_names,
 )
+from handgrad.data.on_disk import Features, OnDisk
 from handgrad.data.targets import Labels, class_labels, output_labels
-
-Features = np.ndarray | OnDisk
 
 
 class Arrays(Source):

@@ -13,20 +13,14 @@ from typing import IO
 
 import numpy as np
 
-from handgrad.data.examples import OnDisk, listed
+from handgrad.data.examples import listed
+from handgrad.data.on_disk import Features, row_slices
 
 HUGE = 1e9  # a sigmoid unit that sees it unscaled is saturated and learns nothing
-VALUES_AT_ONCE = 4_000_000  # of an array in a file: 32 MB in float64
-
-
-def row_slices(shape: tuple[int, ...]) -> list[slice]:
-    """Return slices of rows of a 2-D array, each of VALUES_AT_ONCE values at most, or one row."""
-    step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
-    return [slice(start, start + step) for start in range(0, shape[0], step)]
 
 
 def check_features(
-    features: np.ndarray | OnDisk,
+    features: Features,
     names: tuple[str, ...],
     title: str,
     place: Callable[[int], str],

@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from handgrad.data.checks import row_slices
-from handgrad.data.examples import OnDisk
-
-Features = np.ndarray | OnDisk  # unscaled, (N, n_x)
+from handgrad.data.on_disk import Features, row_slices
 
 
 def _division(scale: str) -> float:

@@ -8,7 +8,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from handgrad.data.examples import TEST, TRAIN, VALIDATION, Examples, OnDisk, listed
+from handgrad.data.examples import TEST, TRAIN, VALIDATION, Examples, listed
+from handgrad.data.on_disk import OnDisk
 from handgrad.data.scaling import Scaling
 
 
