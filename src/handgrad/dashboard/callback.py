@@ -1,6 +1,7 @@
 """Callback that decides when the dashboard measures, and writes what it measured."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ class Dashboard(Callback):
             logger.log_metrics(figures, step=trainer.global_step)
         if time.perf_counter() - self.flushed > FLUSH_SECONDS:
             for log in self.logs:
-                log.experiment.flush()
+                log.save()
             self.flushed = time.perf_counter()
 
     def pace(self, trainer: L.Trainer, examples: int) -> dict[str, float]:
@@ -177,7 +178,8 @@ class Dashboard(Callback):
     @override
     def on_exception(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         self.failed = True
-        self.end(trainer.global_step)
+        with suppress(OSError):  # the exception at hand says more
+            self.end(trainer.global_step)
 
     def finish(self, figures: dict[str, Any], updates: int) -> None:
         """Write the report, and the end of the run.

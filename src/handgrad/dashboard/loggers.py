@@ -21,10 +21,12 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
 from typing_extensions import override
 
+from handgrad.config.errors import expect
 from handgrad.dashboard.sections import DESCRIPTIONS
 
 # Written at the end of a training, and again if that end is repeated.
 END = ("cost/test", "run/fit_seconds")
+VERSION = b"brain.Event:2"  # the first event of a file
 
 
 class CsvLog(CSVLogger):
@@ -38,6 +40,18 @@ class CsvLog(CSVLogger):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, flush_logs_every_n_steps=1)
+
+    @override
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the newest rows.
+
+        Raises:
+            FileNotFoundError: if the file of the earlier rows is gone.
+        """
+        if self.experiment.metrics_keys:
+            expect(Path(self.experiment.metrics_file_path))
+        super().save()
 
     def forget_after(self, step: int) -> None:
         """Keep the earlier rows up to the update that the run resumes from.
@@ -112,8 +126,13 @@ class EventLog(TensorBoardLogger):
     @override
     @rank_zero_only
     def save(self) -> None:
-        """Write what is buffered, without Lightning's hparams.yaml: the HParams tab has it all."""
+        """Write what is buffered, without Lightning's hparams.yaml: the HParams tab has it all.
+
+        Raises:
+            OSError: if that failed, here or in TensorBoard's thread, or the file is gone.
+        """
         self.experiment.flush()
+        expect(Path(self.experiment._get_file_writer().event_writer._file_name), VERSION)
 
     @rank_zero_only
     def write(self, summary: Summary, step: int | None) -> None:

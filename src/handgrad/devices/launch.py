@@ -28,7 +28,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from handgrad.config.errors import BadInput, Failed, warn
+from handgrad.config.errors import BadInput, Failed, files_in_one_line, survive_output, warn
 from handgrad.devices import ranks, signals
 from handgrad.devices.cpu import keep_freed_memory
 
@@ -101,7 +101,8 @@ def run(job: Job, *, parallel_launcher: bool) -> None:
 def run_task(job: Job) -> None:
     """Run a job's task in this process."""
     keep_freed_memory()
-    job.task(job.config, job.overrides, job.folder)
+    with files_in_one_line(job.folder):
+        job.task(job.config, job.overrides, job.folder)
 
 
 def local_devices(trainer: dict[str, Any]) -> int:
@@ -232,6 +233,7 @@ def _start(job: Job, rank: int, devices: int, rendezvous: str) -> _Device:
 
 def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connection) -> None:
     """Run the task as one device, and report how it ended."""
+    survive_output()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= {RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))

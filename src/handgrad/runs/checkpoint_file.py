@@ -49,13 +49,13 @@ def write(checkpoint: Mapping[str, Any], path: Path, previous: Path | None = Non
 
     Raises:
         TypeError: if it contains what could not be loaded without running code.
+        FileNotFoundError: if its folder was removed.
         Failed: if it cannot be written; the earlier file is then unchanged.
     """
     _check_plain(checkpoint, "checkpoint")
     content = _sealed(checkpoint)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -67,6 +67,8 @@ def write(checkpoint: Mapping[str, Any], path: Path, previous: Path | None = Non
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not path.parent.exists():
+            raise
         raise Failed(
             f"{path} cannot be written ({error.strerror or error}; it needs "
             f"{in_bytes(len(content))}); an earlier one is unchanged"

@@ -22,7 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from handgrad.config.errors import Failed
+from handgrad.config.errors import Failed, expect
 from handgrad.module import TwoLayerNetwork
 
 SECONDS = 1.0  # at least, between two saves at the end of an epoch
@@ -60,7 +60,13 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
-        """Save nothing where a training ends before its first validation, without the figure."""
+        """Save nothing where a training ends before its first validation, without the figure.
+
+        Raises:
+            FileNotFoundError: if the best state so far is gone.
+        """
+        if self.best_model_path and trainer.is_global_zero:
+            expect(self.path)
         if self.monitor in monitor_candidates:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
 

@@ -1,6 +1,7 @@
 """Learning curves: the network on whole splits at the end of every epoch, kept in curves.csv."""
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class LearningCurves(Callback):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self.on_train_end(trainer, pl_module)
+        with suppress(OSError):  # the exception at hand says more
+            self.on_train_end(trainer, pl_module)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

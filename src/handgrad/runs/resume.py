@@ -170,11 +170,11 @@ def prepare(start: Start, folder: Path, trainer: L.Trainer) -> None:
     """
     last, previous = loading.within(folder, "last")
     (best,) = loading.within(folder, "best")
+    last.parent.mkdir(exist_ok=True)
     best_so_far = _best_beside(start, trainer)
     if best_so_far is None:
         best.unlink(missing_ok=True)
     elif best_so_far != best.resolve():
-        best.parent.mkdir(parents=True, exist_ok=True)
         temporary = best.with_name(f".{best.name}.tmp")
         shutil.copyfile(best_so_far, temporary)
         os.replace(temporary, best)

@@ -30,7 +30,14 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from handgrad.config.compose import every_value, plain
-from handgrad.config.errors import BadInput, Failed, printable, warn
+from handgrad.config.errors import (
+    BadInput,
+    Failed,
+    files_in_one_line,
+    printable,
+    survive_output,
+    warn,
+)
 from handgrad.devices import ranks
 from handgrad.runs.folder import claimed, probe
 
@@ -48,15 +55,16 @@ def main(config_path: Path) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 bad input.
     """
+    survive_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us as exceptions
     OmegaConf.register_new_resolver("process", os.getpid, replace=True)
     warnings.formatwarning = lambda message, *_, **__: f"train.py: warning: {message}\n"
     ConfigLoaderImpl.get_group_options = get_group_options  # pyright: ignore[reportAttributeAccessIssue]
-    codes: list[int] = []  # of the jobs; there are several with --multirun
+    codes: list[int | None] = []  # of the jobs, None for one that is running
 
     @hydra.main(version_base="1.3", config_path=str(config_path), config_name="config")
     def composed(config: DictConfig) -> None:
-        codes.append(0)
+        codes.append(None)
         codes[-1] = _run_job(config)
 
     try:
@@ -67,7 +75,11 @@ def main(config_path: Path) -> int:
         if codes:
             raise  # not about the command line: a job was running
         return _refuse(error)
-    return max(codes, default=0)
+    except OSError as error:
+        if None in codes or not error.filename:
+            raise
+        return _refuse(BadInput(f"{error.filename} cannot be written ({error.strerror})"))
+    return max(filter(None, codes), default=0)
 
 
 def flags_first(arguments: list[str]) -> list[str]:
@@ -224,7 +236,7 @@ def _run_job(config: DictConfig) -> int:
     folder = Path(hydra_config.runtime.output_dir)
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
-        with job.kept(folder) if in_sweep else nullcontext():
+        with files_in_one_line(folder), job.kept(folder) if in_sweep else nullcontext():
             values = plain(config)
             if in_sweep or "gate" not in (hydra_config.callbacks or ()):
                 validate(values)
