@@ -2,6 +2,8 @@
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,11 @@ def network(n_x: int, n_h: int, n_y: int, seed: int = 0, spread: float = 2.0) ->
     return Parameters(*(spread * torch.randn(shape, generator=draw) for shape in shapes))
 
 
+def shown(labels, answers, names, of, inputs=None) -> Any:
+    named = SimpleNamespace(class_names=names)
+    return SimpleNamespace(labels=labels, answers=answers, examples=named, of=of, inputs=inputs)
+
+
 def texts(figure: Figure) -> list[str]:
     return [each.get_text() for each in figure.findobj(Text)]
 
@@ -46,7 +53,8 @@ def pictured(n_y: int, n_h: int = 5) -> tuple[Figure, Parameters, plane.Plane]:
     labels = said.clone()
     labels[:7] = (labels[:7] + 1) % max(n_y, 2)
     names = tuple("abc"[: max(n_y, 2)])
-    figure = plane.boundary(here, params, inputs, labels.numpy(), said.numpy(), names, "training")
+    examples = shown(labels.numpy(), said.numpy(), names, "training", inputs)
+    figure = plane.boundary(here, params, examples)
     return figure, params, here
 
 
@@ -246,7 +254,7 @@ def test_confusion_is_scikit_learns() -> None:
     labels, said = draw.integers(0, 4, 200), draw.integers(0, 4, 200)
     counts = confusion_matrix(labels, said, labels=range(5))
     assert (answers.counts_of(labels, said, 5) == counts).all()
-    figure = answers.confusion(labels, said, tuple("abcde"), "test")
+    figure = answers.confusion(shown(labels, said, tuple("abcde"), "test"))
     shares = np.asarray(figure.axes[0].images[0].get_array())
     expected = confusion_matrix(labels, said, normalize="true")
     np.testing.assert_allclose(shares[:4, :4], expected)

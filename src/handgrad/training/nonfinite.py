@@ -5,7 +5,7 @@ weights after a block of updates, and to make the block again from the state bef
 at every line. Looking at the weights costs a hundredth of an update.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from handgrad.backprop import Activations, Cost, Gradients, Parameters
+from handgrad.backprop import Activations, Cost, Gradients
+from handgrad.training.capture import Equations
 
 LINES = ("X", "Y", *Activations._fields, "J", *Gradients._fields, "W1", "b1", "W2", "b2")
 
@@ -99,29 +100,17 @@ class Witness:
             bad = ~value.isfinite().all(dim=1) if each else torch.zeros(0, dtype=torch.bool)
             self.culprits = self.seen + bad.nonzero()[:, 0].cpu().numpy()
 
-    def of_forward(self, forward: Callable[..., Activations]) -> Callable[..., Activations]:
-        """Return a forward pass whose values this witness sees."""
+    def watching(self, equations: Equations) -> Equations:
+        """Return the equations, all of whose values this witness sees."""
 
-        def watched(params: Parameters, X: Tensor) -> Activations:
-            self.look(X=X)
-            activations = forward(params, X)
-            self.look(**activations._asdict())
-            return activations
-
-        return watched
-
-    def of_backward(self, backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
-        """Return a backward rule whose values this witness sees."""
-
-        def watched(
-            params: Parameters, activations: Activations, X: Tensor, Y: Tensor
-        ) -> Gradients:
-            self.look(Y=Y, J=self.cost.value(activations, Y))
-            gradients = backward(params, activations, X, Y)
+        def watched(X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
+            activations, gradients = equations(X, Y)
+            J = self.cost.value(activations, Y)
+            self.look(X=X, Y=Y, **activations._asdict(), J=J)
             if not self.scaled:
                 self.look(**Gradients(*gradients)._asdict())
             self.seen = (self.seen + len(X)) % len(self.rows)
-            return gradients
+            return activations, gradients
 
         return watched
 

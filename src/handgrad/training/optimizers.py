@@ -110,9 +110,14 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     return isinstance(optimizer, torch.optim.LBFGS)
 
 
+def own_gradients(parameters: Sequence[Tensor]) -> None:
+    """Give each `.grad` storage of its own, which neither the rule nor the next update knows."""
+    for parameter in parameters:
+        parameter.grad = None if parameter.grad is None else parameter.grad.clone()
+
+
 def clip(parameters: Sequence[Tensor], norm: float | None) -> None:
     """Scale all gradients together so that their norm is at most `norm`, unless it is None."""
     if norm is not None:
-        for parameter in parameters:  # the rule's own tensors are still to be checked
-            parameter.grad = None if parameter.grad is None else parameter.grad.clone()
+        own_gradients(parameters)  # the rule's tensors are still to be checked
         clip_grad_norm_(parameters, norm)

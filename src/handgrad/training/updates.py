@@ -9,8 +9,7 @@ Nothing here knows Lightning, so that a plain loop can drive it:
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -190,7 +189,9 @@ class Updates:
             self.saved.restore()
             made = self._make_carefully(block)
         if isinstance(self.equations, Captured) or not self.alone:
-            self._own_gradients()  # the next update is written over what these are now
+            optimizers.own_gradients(
+                self.params
+            )  # the next update is written over what these are now
         self.done += made
         return made
 
@@ -223,15 +224,9 @@ class Updates:
         if self.settings.clip_norm is not None:
             self._clip()
         elif self.hands_over:
-            self._own_gradients()
+            optimizers.own_gradients(self.params)
         self.optimizer.step()
         return result
-
-    def _own_gradients(self) -> None:
-        """Give `.grad` storage of its own, which neither the rule nor the next update knows."""
-        for parameter in self.params:
-            if parameter.grad is not None:
-                parameter.grad = parameter.grad.clone()
 
     @torch.no_grad()
     def result_to_judge(self) -> MicrobatchResult | None:
@@ -327,8 +322,11 @@ class Updates:
             rows = np.concatenate([group[:0], *(group[each] for each in update.microbatches)])
             self.saved.take()
             witness = Witness(self.cost, rows, scaled=self.loss_scale is not None)
-            with self._watched_by(witness):
+            equations, self.equations = self.equations, witness.watching(self.compute)
+            try:
                 self._make_each(block, [update])
+            finally:
+                self.equations = equations
             witness.look(**self.params._asdict())
             found = witness.verdict(self.done + made)
             searches = optimizers.needs_closure(self.optimizer)  # also where nothing is finite
@@ -337,23 +335,6 @@ class Updates:
             if self.is_asked_to_stop():
                 break
         return made
-
-    @contextmanager
-    def _watched_by(self, witness: Witness) -> Iterator[None]:
-        """Let a witness look at what forward and the rule are given and return."""
-        forward_pass, backward_pass, equations = (
-            self.forward_pass,
-            self.backward_pass,
-            self.equations,
-        )
-        self.forward_pass = witness.of_forward(forward_pass)
-        self.backward_pass = witness.of_backward(backward_pass)
-        self.equations = self.compute
-        try:
-            yield
-        finally:
-            self.forward_pass, self.backward_pass = forward_pass, backward_pass
-            self.equations = equations
 
     def _leave_out(self, found: NonFinite) -> None:
         """Undo an update and count it, or stop there.

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from handgrad.dashboard.pictures import canvas
 from handgrad.dashboard.pictures.layers import mark_classes
+from handgrad.dashboard.pictures.snapshot import Shown
 
 MOST_COUNTED = 20  # classes up to which the cells have numbers
 MOST_NAMED = 40  # classes up to which rows and columns have names
@@ -19,27 +20,19 @@ def counts_of(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarr
     return np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
 
 
-def confusion(
-    labels: np.ndarray, answers: np.ndarray, class_names: tuple[str, ...], of: str
-) -> Figure:
-    """Draw the confusion matrix: the classes of the examples against the network's answers.
-
-    Args:
-        labels: classes, (m,).
-        answers: the network's, (m,).
-        class_names: of all classes.
-        of: which examples they are, such as "validation".
-    """
-    classes = len(class_names)
-    counts = counts_of(labels, answers, classes)
+def confusion(shown: Shown) -> Figure:
+    """Draw the confusion matrix: the classes of the examples against the network's answers."""
+    classes = len(shown.examples.class_names)
+    counts = counts_of(shown.labels, shown.answers, classes)
+    right = np.trace(counts) / max(counts.sum(), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = canvas.titled(
         6.4,
         5.6,
-        f"{np.trace(counts) / max(counts.sum(), 1):.1%} of {len(labels):,} {of} examples are right",
+        f"{right:.1%} of {len(shown.labels):,} {shown.of} examples are right",
         "rows: what it is; columns: what the network says; colour: share of the row",
     )
-    names = [canvas.shortened(name, 12) for name in class_names]
+    names = [canvas.shortened(name, 12) for name in shown.examples.class_names]
     left = 0.75 if max(map(len, names)) <= 4 else 1.55
     axes = canvas.place(figure, left, 0.65, 6.2 - left, 4.25)
     axes.imshow(shares, cmap=canvas.AMOUNT, norm=PowerNorm(0.5, 0, 1), aspect="auto")

@@ -26,13 +26,13 @@ def pictures(snapshot: Snapshot, *, more: bool) -> Iterator[tuple[str, Figure]]:
     """
     params, shown = snapshot.params, snapshot.shown
     examples, labels, names = shown.examples, shown.labels, shown.examples.class_names
-    told, exclusive = (labels, shown.answers, names, shown.of), not examples.multi_label
+    exclusive = not examples.multi_label
     # Multi-label data are sorted as one nameless class.
     classes = (labels, names) if exclusive else (np.zeros_like(labels), ("",))
     if len(examples.feature_names) == 2:
         here = _plane_of(snapshot)
         if exclusive:
-            yield "pictures/boundary", plane.boundary(here, params, shown.inputs, *told)
+            yield "pictures/boundary", plane.boundary(here, params, shown)
         yield "pictures/hidden_units", plane.hidden_units(here, params)
     if shape := examples.image_shape:
         yield "pictures/tiles", layers.tiles(params, snapshot.gradient, shape)
@@ -40,7 +40,7 @@ def pictures(snapshot: Snapshot, *, more: bool) -> Iterator[tuple[str, Figure]]:
     yield "pictures/saturation", layers.saturation_map(shown.activations, *classes)
     yield "pictures/slopes", layers.slopes(shown.activations.z1)
     if exclusive:
-        yield "pictures/confusion", answers.confusion(*told)
+        yield "pictures/confusion", answers.confusion(shown)
     yield "pictures/hardest", _hardest(shown)
     if more:
         yield "pictures/agreement", _agreement(shown, *classes)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from handgrad.backprop import Activations, Parameters, forward
 from handgrad.dashboard.pictures import canvas
+from handgrad.dashboard.pictures.snapshot import Shown
 
 POINTS = 121  # of the grid along each axis
 MARGIN = 0.12  # of the examples' range, on each side
@@ -85,27 +86,15 @@ class Plane(NamedTuple):
         return whole[:, ::-EVERY, ::EVERY]
 
 
-def boundary(
-    here: Plane,
-    params: Parameters,
-    inputs: Tensor,
-    labels: np.ndarray,
-    answers: np.ndarray,
-    class_names: tuple[str, ...],
-    of: str,
-) -> Figure:
+def boundary(here: Plane, params: Parameters, shown: Shown) -> Figure:
     """Draw the network's answer over the plane, the lines of its hidden units, and the examples.
 
     Args:
         here: the plane.
         params: of the network.
-        inputs: examples, scaled, (m, 2).
-        labels: their classes, (m,).
-        answers: the classes that the network says, (m,).
-        class_names: of all classes.
-        of: which examples they are, such as "validation".
+        shown: the examples.
     """
-    wrong = labels != answers
+    wrong = shown.labels != shown.answers
     strongest = _strengths(params).argsort()[::-1][:MOST_LINES]
     lines = "lines: the hidden units, thick where W2 is large"
     if len(strongest) < len(params.b1):
@@ -113,13 +102,15 @@ def boundary(
     figure = canvas.titled(
         6.4,
         5.4,
-        f"{wrong.sum():,} of {len(wrong):,} {of} examples are wrong (ringed)",
+        f"{wrong.sum():,} of {len(wrong):,} {shown.of} examples are wrong (ringed)",
         f"black: where the answer changes; {lines}",
     )
     axes = canvas.place(figure, 0.75, 0.6, 4.75, 4.05)
-    _draw_answer(axes, canvas.place(figure, 5.65, 0.6, 0.14, 4.05), here, class_names)
+    _draw_answer(
+        axes, canvas.place(figure, 5.65, 0.6, 0.14, 4.05), here, shown.examples.class_names
+    )
     _draw_lines(axes, here, params, strongest)
-    _draw_examples(axes, here, inputs, labels, wrong, class_names)
+    _draw_examples(axes, here, shown, wrong)
     left, right, bottom, top = here.extent
     axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=here.names[0])
     axes.set_ylabel(here.names[1], labelpad=1)
@@ -169,20 +160,14 @@ def _draw_lines(axes: Axes, here: Plane, params: Parameters, units: np.ndarray) 
     )
 
 
-def _draw_examples(
-    axes: Axes,
-    here: Plane,
-    inputs: Tensor,
-    labels: np.ndarray,
-    wrong: np.ndarray,
-    class_names: tuple[str, ...],
-) -> None:
+def _draw_examples(axes: Axes, here: Plane, shown: Shown, wrong: np.ndarray) -> None:
     """Draw the examples in a colour and shape for each class, and a ring around the wrong ones."""
-    points = canvas.array(inputs) * here.divisor + here.offset
+    class_names, points = shown.examples.class_names, canvas.array(shown.inputs)
+    points = points * here.divisor + here.offset
     colours = (canvas.NEGATIVE, canvas.POSITIVE) if len(class_names) == 2 else canvas.CLASSES
     size = 26 if len(points) < 300 else 12
     for k, name in enumerate(class_names):
-        of_class = points[labels == k]
+        of_class = points[shown.labels == k]
         axes.scatter(
             *of_class.T,
             s=size,
