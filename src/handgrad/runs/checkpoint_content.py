@@ -54,7 +54,7 @@ class _Scaling(Node):
 
     scale: str
     offset: list[Finite]
-    divisor: list[PositiveFloat]
+    divisor: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]  # as large as the data
 
 
 class _Evaluation(Node):
