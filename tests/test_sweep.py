@@ -242,12 +242,28 @@ def test_an_interrupted_search_tries_what_an_uninterrupted_one_does(
     monkeypatch.setattr(tasks_train, "fit_and_test", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(*search, "tune.trials=3", into=folder)
-    assert train(*search, "tune.trials=3", into=folder).code == 0
+    journal = folder / "study.journal"
+    journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "wor')  # killed within a write
+    again = train(*search, "tune.trials=3", into=folder)
+    assert again.code == 0, again.err
+    assert "study.journal was cut short" in again.out
     assert next(calls) == 4  # the first trial was not trained again
     assert tried(folder) == tried(whole.folder)
     other = train(*search, "tune.trials=3", "seed=1", into=folder)
     assert other.code == 2
     assert "contains a search with other settings of seed" in other.err
+    journal.write_bytes(journal.read_bytes().replace(b"op_code", b"\x00\x1b[2J", 1))
+    damaged = train(*search, "tune.trials=4", into=folder)
+    assert (damaged.code, damaged.err.count("\n")) == (2, 1)
+    assert "study.journal: damaged" in damaged.err
+
+
+@pytest.mark.parametrize("damage", ["", '{"how": "do', "[1]", '{"how": "lost"}', "{}"])
+def test_an_outcome_that_was_cut_short_counts_as_unfinished(tmp_path: Path, damage: str) -> None:
+    Outcome("failed", "why").keep(tmp_path)
+    assert Outcome.of(tmp_path) == Outcome("failed", "why")
+    (tmp_path / "outcome.json").write_text(damage)
+    assert Outcome.of(tmp_path) == Outcome("unfinished")
 
 
 def test_a_trial_that_diverges_is_counted_and_passed_over(train: Train, tmp_path: Path) -> None:

@@ -70,7 +70,12 @@ def printable(text: str) -> str:
     line = " ".join(text.split())
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+    return visible(line)
+
+
+def visible(text: str) -> str:
+    """Return the text with control characters as their escapes."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 @contextmanager

@@ -48,10 +48,10 @@ def explain(error: ValidationError, prefix: str) -> str:
     nested = isinstance(first["input"], dict) or (len(path) > 1 and len(same) == 1)
     if nested and "[" not in path[-1]:
         key = prefix + ".".join(path)
-    return f"{key}={first['input']}: {', or '.join(dict.fromkeys(map(_requirement, same)))}"
+    return f"{key}={first['input']}: {', or '.join(dict.fromkeys(map(requirement, same)))}"
 
 
-def _requirement(error: ErrorDetails) -> str:
+def requirement(error: ErrorDetails) -> str:
     """Return what a validation error says is accepted, in the words of the other refusals."""
     if error["type"] in ("model_type", "dict_type"):
         return "must be a group of keys"

@@ -7,12 +7,13 @@ brought to the disk and renamed. A seal at its end shows whether any byte has ch
 
 import hashlib
 import io
+import math
 import os
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -21,9 +22,13 @@ from typing_extensions import override
 
 from handgrad.config.compose import with_present_names
 from handgrad.config.errors import BadInput, Failed, in_bytes
+from handgrad.data.checks import available_memory
 
 PLAIN = (Tensor, str, int, float, bool, type(None))
 SEAL_BYTES = 84  # of the seal, which is the comment of the zip archive
+BETWEEN_PARTS = 4096  # bytes of the archive at most beside each part: names, and alignment
+DEEPEST = 24  # containers within one another
+LARGEST_INTEGER = 2**63
 
 
 class Damaged(BadInput):
@@ -52,7 +57,7 @@ def write(checkpoint: Mapping[str, Any], path: Path, previous: Path | None = Non
         FileNotFoundError: if its folder was removed.
         Failed: if it cannot be written; the earlier file is then unchanged.
     """
-    _check_plain(checkpoint, "checkpoint")
+    _check_plain(checkpoint)
     content = _sealed(checkpoint)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -75,21 +80,35 @@ def write(checkpoint: Mapping[str, Any], path: Path, previous: Path | None = Non
         ) from error
 
 
-def _check_plain(value: Any, name: str) -> None:
+def _check_plain(checkpoint: Mapping[str, Any], most: float = math.inf) -> None:
     """Refuse anything but tensors, strings, numbers, and dicts, lists and tuples of them.
+
+    Args:
+        checkpoint: written by this program, or by anybody.
+        most: values that it may have. A container that occurs often counts each time: a small file
+            can hold one that unfolds to billions of values, or contains itself.
 
     Raises:
         TypeError: with the place of the value.
     """
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            _check_plain(key, f"a key of {name}")
-            _check_plain(each, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for number, each in enumerate(value):
-            _check_plain(each, f"{name}.{number}")
-    elif not isinstance(value, PLAIN):
-        raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint must not contain")
+    left: list[tuple[str, int, Any]] = [("checkpoint", 0, checkpoint)]
+    while left:
+        name, depth, value = left.pop()
+        most -= 1
+        if most < 0 or depth > DEEPEST:
+            raise TypeError("the checkpoint is nested without end")
+        if isinstance(value, Mapping):
+            for key, each in value.items():
+                if not isinstance(key, str | int):
+                    raise TypeError(f"a key of {name} is a {type(key).__name__}, not a string")
+                left.append((f"{name}.{key}", depth + 1, each))
+        elif isinstance(value, list | tuple):
+            left += [(f"{name}.{number}", depth + 1, each) for number, each in enumerate(value)]
+        elif not isinstance(value, PLAIN):
+            kind = type(value).__name__
+            raise TypeError(f"{name} is a {kind}, which a checkpoint must not contain")
+        elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise TypeError(f"{name} is an integer of more than 64 bits")
 
 
 def _sealed(checkpoint: Mapping[str, Any]) -> bytes:
@@ -127,59 +146,71 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, checked: bool = True) -> dict[str, Any]:
     """Return what a checkpoint's file contains, on the CPU, without executing any of it.
+
+    Args:
+        path: of the file.
+        checked: whether every byte is checked, as training and evaluation require.
 
     Raises:
         Damaged: if any byte of it has changed, or it never was a checkpoint.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            reason = _misfit(file, size)
+            content = b"" if reason else file.read()
     except OSError as error:
         raise Damaged(path, f"cannot be read ({error.strerror})") from None
-    if reason := _damage(content):
+    if reason := reason or (_change(content) if checked else ""):
         raise Damaged(path, reason)
-    return _unpickled(path, io.BytesIO(content))
-
-
-def glance(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint's file contains without checking its bytes or reading its tensors.
-
-    It is for a look at the settings. A training resumes only from what `read` returns.
-
-    Raises:
-        Damaged: if it is not a checkpoint.
-    """
-    return _unpickled(path, path, mmap=True)
-
-
-def _unpickled(path: Path, file: io.BytesIO | Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Return the containers in a checkpoint's file, which must be plain.
-
-    Raises:
-        Damaged: if they are not, or they are not a checkpoint's.
-    """
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # PyTorch's advice, to load it without this check, is not repeated
         raise Damaged(path, "contains more than numbers and text; none of it is executed") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise Damaged(path, "not a checkpoint of handgrad")
+    try:
+        _check_plain(checkpoint, most=size)
+    except TypeError as error:
+        raise Damaged(path, f"not a checkpoint of handgrad: {error}") from None
     for key in ("config", "fingerprint"):  # which name the classes of the time of writing
         if key in checkpoint:
             checkpoint[key] = with_present_names(checkpoint[key])
     return checkpoint
 
 
-def _damage(content: bytes) -> str:
-    """Return what is wrong with a file's bytes, which is empty for a good file.
+def _misfit(file: BinaryIO, size: int) -> str:
+    """Return why a file is not one that PyTorch writes, or is too large, before it is read.
+
+    The parts of its archive are not compressed, and fill it but for their names.
+    """
+    memory = available_memory()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+    except Exception:  # reading arbitrary bytes as an archive may raise anything
+        return "damaged or not a checkpoint"
+    file.seek(0)
+    stored = sum(each.file_size for each in parts)
+    compressed = any(each.compress_type != zipfile.ZIP_STORED for each in parts)
+    if compressed or not stored <= size <= stored + BETWEEN_PARTS * (len(parts) + 1):
+        return f"not a checkpoint: its parts take {in_bytes(stored)}, the file {in_bytes(size)}"
+    if memory is not None and size > memory / 2:
+        return f"takes {in_bytes(size)}, and {in_bytes(memory)} of memory are free"
+    return ""
+
+
+def _change(content: bytes) -> str:
+    """Return what has changed in a file's bytes since they were written, which is empty for none.
 
     A file without a seal, of another program, is checked against the checksums of its archive.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             comment, broken = archive.comment, archive.testzip()
-    except Exception:  # reading arbitrary bytes as an archive may raise anything
+    except Exception:  # likewise
         return "damaged or not a checkpoint"
     if broken is not None:
         return f"damaged: {broken} does not match its checksum"

@@ -23,10 +23,16 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from handgrad.config.errors import Failed, expect
+from handgrad.config.schema import BY_TARGET
 from handgrad.module import TwoLayerNetwork
+from handgrad.runs.checkpoint_content import set_generators
 
 SECONDS = 1.0  # at least, between two saves at the end of an epoch
 SHARE = 0.01  # of the time, which these saves may take
+PLACE_IN_SCHEDULE = (  # what a schedule takes from a checkpoint; the rest are its settings
+    *("last_epoch", "_last_lr", "_step_count", "base_lrs"),
+    *("best", "num_bad_epochs", "cooldown_counter"),
+)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -201,15 +207,13 @@ class Resumable(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         pl_module.go_on_gathering(checkpoint["gathered"])
-        made = pl_module.configure_optimizers()
-        optimizer = made["optimizer"] if isinstance(made, dict) else made
-        _take_settings(checkpoint, self.config, optimizer)
+        _take_settings(checkpoint, self.config, pl_module.configure_optimizers())
         states = checkpoint["random_states"]
         if trainer.global_rank < len(states):
             _set_random_state(states[trainer.global_rank])
 
 
-def _take_settings(checkpoint: dict[str, Any], config: dict[str, Any], made: Optimizer) -> None:
+def _take_settings(checkpoint: dict[str, Any], config: dict[str, Any], made: Any) -> None:
     """Give this run's settings to a checkpoint's states of optimizer and scheduler.
 
     A new learning rate holds at its place in the schedule. A new kind of schedule begins anew.
@@ -217,21 +221,26 @@ def _take_settings(checkpoint: dict[str, Any], config: dict[str, Any], made: Opt
     Args:
         checkpoint: as it was read; changed in place.
         config: of this run.
-        made: an optimizer of this run that has not stepped.
+        made: of this run, an optimizer that has not stepped, in a dict where it has a schedule.
     """
+    optimizer: Optimizer = made["optimizer"] if isinstance(made, dict) else made
     was = checkpoint["config"]
     factor = config["optimizer"]["lr"] / was["optimizer"]["lr"]
     goes_on = was["scheduler"]["_target_"] == config["scheduler"]["_target_"]
     (state,) = checkpoint["optimizer_states"]
     kept = state["param_groups"][0] if goes_on else {}
     rates = {key: factor * kept[key] for key in ("lr", "initial_lr") if key in kept}
-    state["param_groups"] = [{**group, **rates} for group in made.state_dict()["param_groups"]]
+    state["param_groups"] = [{**group, **rates} for group in optimizer.state_dict()["param_groups"]]
+    for each in state["state"].values():
+        each.pop("al", None)  # which L-BFGS computes anew, in the length of its history
     if not goes_on:
         checkpoint["lr_schedulers"] = []
     for schedule in checkpoint["lr_schedulers"]:
-        schedule |= {key: value for key, value in config["scheduler"].items() if key in schedule}
-        if "base_lrs" in schedule:
-            schedule["base_lrs"] = [factor * rate for rate in schedule["base_lrs"]]
+        ours = made["lr_scheduler"]["scheduler"].state_dict()
+        if config["scheduler"]["_target_"] in BY_TARGET["scheduler"]:
+            schedule |= {key: each for key, each in ours.items() if key not in PLACE_IN_SCHEDULE}
+        for name in {"base_lrs", "_last_lr"} & schedule.keys():  # one for each group of this run
+            schedule[name] = [factor * schedule[name][0]] * len(state["param_groups"])
 
 
 def _random_state() -> dict[str, Any]:
@@ -248,13 +257,9 @@ def _random_state() -> dict[str, Any]:
 
 def _set_random_state(state: dict[str, Any]) -> None:
     """Set every generator to a state that `_random_state` returned."""
-    torch.set_rng_state(state["torch"])
+    set_generators(state, torch.default_generator, np.random, random)
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal.tolist()), gauss))
 
 
 def _from_all_devices(mine: Any) -> list[Any]:

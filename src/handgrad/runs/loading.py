@@ -1,15 +1,16 @@
 """Checkpoints to apply or to resume: where one is, what it contains, and what a run left behind."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from handgrad.config.compose import arguments
-from handgrad.config.errors import BadInput
+from handgrad.config.errors import BadInput, warn
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.checkpoint_content import check_content
-from handgrad.runs.checkpoint_file import Damaged, glance, read
+from handgrad.runs.checkpoint_file import Damaged, read
 
 MEANT = {"best": ["best"], "last": ["last", "previous"]}  # files by the names in ckpt_path
 FREE = (
@@ -17,6 +18,7 @@ FREE = (
     *("benchmark", "replay", "tune", "compare"),
 )
 """Groups that make no difference to what a run trains."""
+_FIGURES = TypeAdapter(dict[str, int | float | list[str]])
 UNTRAINED = ("enable_progress_bar", "strategy")  # keys likewise; strategy is of older runs
 
 
@@ -58,8 +60,8 @@ def within(folder: Path, name: str) -> list[Path]:
     return [folder / "checkpoints" / f"{each}.ckpt" for each in MEANT[name]]
 
 
-def _first_good(paths: list[Path]) -> Saved:
-    """Read the first of some files that is not damaged.
+def _first_good(paths: list[Path], *, checked: bool = True) -> Saved:
+    """Read the first of some files that is not damaged, as `load` does.
 
     Raises:
         BadInput: if all are damaged; one line that names a good one of the same folder.
@@ -67,34 +69,34 @@ def _first_good(paths: list[Path]) -> Saved:
     passed_over: list[str] = []
     for path in paths:
         try:
-            return Saved(path, load(path), "; ".join(passed_over))
+            return Saved(path, load(path, checked=checked), "; ".join(passed_over))
         except Damaged as error:
             passed_over.append(str(error))
     raise BadInput(f"ckpt_path={'; '.join(passed_over)}{_good_one_beside(paths)}")
 
 
 def _good_one_beside(damaged: list[Path]) -> str:
-    """Name the newest usable checkpoint beside damaged ones, if there is one."""
-    good: list[tuple[int, Path]] = []
-    for path in damaged[0].parent.glob("*.ckpt"):
+    """Name the newest usable checkpoint of the run that has damaged ones, if there is one."""
+    beside = [damaged[0].with_name(f"{name}.ckpt") for names in MEANT.values() for name in names]
+    good = [path for path in beside if path.is_file() and path not in damaged]
+    for path in sorted(good, key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(Damaged):
-            if path not in damaged:
-                good.append((load(path)["global_step"], path))
-    if not good:
-        return ""
-    updates, path = max(good)
-    return f"; {arguments({'ckpt_path': path})} is good (update {updates})"
+            updates = load(path)["global_step"]
+            return f"; {arguments({'ckpt_path': path})} is good (update {updates})"
+    return ""
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, *, checked: bool = True) -> dict[str, Any]:
     """Return what a checkpoint of handgrad contains, without executing any of it.
+
+    Args:
+        path: of the file.
+        checked: whether every byte is checked; otherwise for a look at the settings alone.
 
     Raises:
         Damaged: if it cannot be used.
     """
-    checkpoint = read(path)
-    if "config" not in checkpoint:
-        raise Damaged(path, "not a checkpoint of handgrad")
+    checkpoint = read(path, checked=checked)
     check_content(checkpoint, path)
     return checkpoint
 
@@ -118,9 +120,18 @@ def is_done(folder: Path) -> bool:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """Return the final figures of a run, or none if it did not come to its end."""
+    """Return the final figures of a run, or none if it did not come to its end.
+
+    A file that was cut short counts as none, so that the end of the run is made again.
+    """
     path = folder / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return _FIGURES.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValidationError):
+        warn(f"{path} is damaged: it does not contain the final figures of a run")
+        return {}
 
 
 def checkpoint_to_continue(folder: Path, config: dict[str, Any]) -> str | None:
@@ -133,13 +144,10 @@ def checkpoint_to_continue(folder: Path, config: dict[str, Any]) -> str | None:
     Raises:
         BadInput: if the checkpoint was trained with other settings.
     """
-    path = last_state(folder)
-    if not path.is_file():
+    paths = [path for path in within(folder, "last") if path.is_file()]
+    if not paths:
         return None
-    was = glance(path).get("config")
-    if not isinstance(was, dict):
-        raise Damaged(path, "not a checkpoint of handgrad")
-    was, now = settings(was), settings(config)
+    was, now = settings(_first_good(paths, checked=False).checkpoint["config"]), settings(config)
     for name in now:
         if was.get(name, now[name]) != now[name]:  # a group may be younger than the run
             raise BadInput(

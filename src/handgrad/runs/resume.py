@@ -109,6 +109,9 @@ def _check_fits(
     was, now = checkpoint["config"]["optimizer"]["_target_"], config["optimizer"]["_target_"]
     if was != now:
         raise BadInput(f"ckpt_path={path}: it was trained with {was}, not {now}; see optimizer")
+    made, most = _epochs(checkpoint), config["trainer"]["max_epochs"]
+    if 0 < most < made:
+        raise BadInput(f"trainer.max_epochs={most}: {path} has made {made} epochs already")
     for name, mine in network.state_dict().items():
         its = checkpoint["state_dict"][name]
         if its.shape != mine.shape:
@@ -133,11 +136,16 @@ def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
+def _epochs(checkpoint: dict[str, Any]) -> int:
+    """Return how many epochs a training has made."""
+    return checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+
+
 def _is_finished(config: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
     """Return whether a training with this configuration would end at this state."""
     trainer, patience = config["trainer"], config["callbacks"]["early_stopping"]["patience"]
     updates = checkpoint["global_step"]
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    epochs = _epochs(checkpoint)
     waited = [
         state["wait_count"]
         for name, state in checkpoint["callbacks"].items()

@@ -36,6 +36,7 @@ from handgrad.config.errors import (
     files_in_one_line,
     printable,
     survive_output,
+    visible,
     warn,
 )
 from handgrad.devices import ranks
@@ -58,7 +59,9 @@ def main(config_path: Path) -> int:
     survive_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us as exceptions
     OmegaConf.register_new_resolver("process", os.getpid, replace=True)
-    warnings.formatwarning = lambda message, *_, **__: f"train.py: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"train.py: warning: {printable(str(message))}\n"
+    )
     ConfigLoaderImpl.get_group_options = get_group_options  # pyright: ignore[reportAttributeAccessIssue]
     codes: list[int | None] = []  # of the jobs, None for one that is running
 
@@ -249,7 +252,7 @@ def _run_job(config: DictConfig) -> int:
     except (BadInput, OmegaConfBaseException) as error:
         return _refuse(error)
     except Failed as error:
-        print(error, file=sys.stderr)
+        print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)  # or a traceback
         return 1
     return 0
 

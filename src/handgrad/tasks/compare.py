@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from handgrad.config.errors import BadInput
+from handgrad.config.errors import BadInput, printable
 from handgrad.runs import loading
 from handgrad.runs.tables import markdown_table
 from handgrad.tasks.sweep import picture, summary
@@ -64,7 +64,7 @@ def read(folders: Sequence[str]) -> list[PastRun]:
     return [
         PastRun(
             run.name if unique else f"{run.parent.name}/{run.name}",
-            dict(_flat(loading.load(loading.last_state(run))["config"])),
+            _settings(run),
             figures(run),
             run,
         )
@@ -84,6 +84,15 @@ def _runs_in(folder: Path) -> list[Path]:
     if not below:
         raise BadInput(f"compare.runs: {folder} contains no trained run (no checkpoints/last.ckpt)")
     return below
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """Read the flat configuration of a run, with texts that a terminal may show."""
+    was = loading.load(loading.last_state(run), checked=False)["config"]
+    return {
+        printable(key): printable(value) if isinstance(value, str) else value
+        for key, value in _flat(was)
+    }
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from handgrad.config.errors import BadInput, Failed
+from handgrad.config.errors import BadInput, Failed, printable
 from handgrad.dashboard import equations, sections
 from handgrad.data.examples import listed
 from handgrad.data.module import ExampleData
@@ -48,7 +48,8 @@ def run(
     alone = cpu.one_thread(small or config["reproducible"] == "bitwise")
     with alone, claimed(folder) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
-            print(*start.notes, sep="\n", end="\n" if start.notes else "")
+            for note in start.notes:
+                print(printable(note))
         if not start.nothing_left:
             _train(training, config, folder)
 

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from handgrad.config.compose import every_value, plain, typed, with_present_names
-from handgrad.config.errors import BadInput, Failed
+from handgrad.config.errors import BadInput, Failed, warn
 from handgrad.config.validate import validate
 from handgrad.runs import loading
 from handgrad.runs.folder import point_to, write_run
@@ -149,16 +149,23 @@ def _open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:
         metric: what is searched for.
 
     Raises:
-        BadInput: if the study in the folder is of another search.
+        BadInput: if the study in the folder is of another search, or damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / FILE))),
-        study_name="tune",
-        direction="maximize" if larger_is_better(metric) else "minimize",
-        pruner=pruner(config["tune"]["pruner"], config["trainer"]["max_epochs"]),
-        load_if_exists=True,
-    )
+    _drop_half_a_line(folder / FILE)
+    try:
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(folder / FILE))),
+            study_name="tune",
+            direction="maximize" if larger_is_better(metric) else "minimize",
+            pruner=pruner(config["tune"]["pruner"], config["trainer"]["max_epochs"]),
+            load_if_exists=True,
+        )
+    except Exception as error:  # Optuna believes every line of the file
+        raise BadInput(
+            f"{folder / FILE}: damaged, not what a search has written ({type(error).__name__}); "
+            "name another folder, or restore this file"
+        ) from None
     mine = loading.settings(config)
     mine |= {f"tune.{name}": node for name, node in config["tune"].items() if name != "trials"}
     was = with_present_names(study.user_attrs.get("settings", mine))
@@ -170,6 +177,17 @@ def _open_study(folder: Path, config: dict[str, Any], metric: str) -> Study:
             )
     study.set_user_attr("settings", mine)
     return study
+
+
+def _drop_half_a_line(journal: Path) -> None:
+    """Drop the end of a journal that was cut short, to which Optuna would append."""
+    content = journal.read_bytes() if journal.is_file() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        warn(f"{journal} was cut short: its last line is dropped, and the search goes on before it")
+        temporary = journal.with_name(f".{journal.name}.tmp")
+        temporary.write_bytes(whole)
+        temporary.replace(journal)
 
 
 def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:

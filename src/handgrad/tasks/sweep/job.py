@@ -5,7 +5,6 @@ folder, because another process may have run it.
 """
 
 import hashlib
-import json
 import re
 import traceback
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
 from handgrad.config.errors import BadInput, Failed
 from handgrad.devices import launch
@@ -36,10 +36,10 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> "Outcome":
-        """Read how the run in a folder ended, unfinished where it left no outcome."""
+        """Read how the run in a folder ended, unfinished without a whole outcome."""
         try:
-            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-        except FileNotFoundError:
+            return _OUTCOME.validate_json((folder / FILE).read_bytes())
+        except (OSError, ValidationError):
             return cls("unfinished")
 
     def keep(self, folder: Path) -> None:
@@ -53,6 +53,9 @@ class Outcome(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.how}: {self.why}" if self.why else self.how
+
+
+_OUTCOME = TypeAdapter(Outcome)
 
 
 @contextmanager
