@@ -261,6 +261,9 @@ def main(count: int, seed: int) -> int:
     for name, keys in RUNS.items():
         ended = use([*COMMON, *keys, f"hydra.run.dir={root}/{name}/good"], root)
         assert ended.code == 0, ended.err
+        shutil.copytree(root / name / "good", root / name / "unaltered")
+        more = [*COMMON, *keys, "trainer.max_epochs=5", *USES["resume"](root / name / "unaltered")]
+        assert use(more, root).code == 0
     for number in range(count):
         draw = random.Random(f"{seed} {number}")
         name, use_of = draw.choice(sorted(RUNS)), draw.choice(sorted(USES))

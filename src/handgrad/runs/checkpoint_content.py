@@ -290,7 +290,7 @@ _DIRECTIONS = {  # what L-BFGS keeps of all parameters together, from its first 
     "prev_loss": Finite,
 }
 _LBFGS = {"func_evals": NotNegative, "n_iter": NotNegative, "al": (Any, None)}  # al: made anew
-_SINGLE = ("step", "t", "ro", "H_diag")  # numbers, whatever the parameter's shape
+_SINGLE = ("step", "t", "ro", "al", "H_diag")  # numbers, whatever the parameter's shape
 
 
 def check_content(checkpoint: dict[str, Any], path: Path) -> None:
