@@ -253,6 +253,10 @@ def test_right_values_are_taken_and_wrong_ones_refused(
 
 COMBINATIONS = [
     (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1", "trainer.max_steps=9"]),
+    (
+        ["trainer.val_check_interval=9", "trainer.check_val_every_n_epoch=2"],
+        ["trainer.val_check_interval=9"],
+    ),
     (["optimizer=nesterov", "optimizer.momentum=0"], ["optimizer=nesterov"]),
     (["scheduler=plateau", "data.validation=0"], ["scheduler=plateau"]),
     (["scheduler=plateau", "trainer.limit_val_batches=0"], ["scheduler=plateau"]),

@@ -387,10 +387,11 @@ def test_the_rate_falls_where_the_monitored_figure_stays(monitor: str, sign: int
     assert rate < 4.0, "the figures never stayed: the test shows nothing"
 
 
-def test_validation_comes_every_so_many_updates() -> None:
+@pytest.mark.parametrize("every", [4, 11, 25])
+def test_validation_comes_every_so_many_updates(every: int) -> None:
     watch = Watch()
-    fit(*IRIS, "trainer.val_check_interval=4", callbacks=[watch])
-    assert watch.validated == [4, 8, 15, 19, 26, 30]
+    fit(*IRIS, f"trainer.val_check_interval={every}", callbacks=[watch])
+    assert watch.validated == [*range(every, 34, every)]  # 3 epochs of 11 updates
 
 
 # Precision, compilation, rules

@@ -137,6 +137,7 @@ VARIANTS = {
     "feedback": ("backward=feedback_alignment", "scheduler=step", "scheduler.step_size=1"),
     "float64": ("trainer.precision=64-true", "optimizer=adam"),
     "bfloat16": ("trainer.precision=bf16-true", "optimizer=momentum"),
+    "validated": ("trainer.val_check_interval=7", "callbacks.early_stopping.patience=9"),
     "bitwise": ("reproducible=bitwise", "optimizer=adam", "data.microbatch=7"),
 }
 

@@ -156,3 +156,49 @@ def test_a_network_of_64_bits_is_tested_as_it_was_trained(train: Train) -> None:
         json.loads((each.folder / "metrics.json").read_text()) for each in (trained, tested)
     )
     assert first["cost/test"] == second["cost/test"]
+
+
+# How long a training is
+
+
+@pytest.mark.parametrize("limit", ["trainer.max_epochs=1", "trainer.max_steps=15"])
+def test_a_shorter_training_than_was_made_is_refused_in_one_line(
+    train: Train, trained: Path, limit: str
+) -> None:
+    (trained / "metrics.json").unlink()  # as if it had been interrupted
+    before = sorted(checkpoint_bytes(trained))
+    answer = train(*IRIS, limit, "ckpt_path=last", into=trained)
+    assert answer.code == 2
+    (line,) = answer.err.splitlines()
+    assert f"{limit}: nothing is left to do" in line
+    assert sorted(checkpoint_bytes(trained)) == before
+
+
+def checkpoint_bytes(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in (folder / "checkpoints").iterdir()]
+
+
+def test_the_time_limit_is_of_one_life(train: Train, trained: Path) -> None:
+    """A job that is queued again would never advance."""
+    checkpoint = read(trained)
+    checkpoint["callbacks"]["Timer"] = {"time_elapsed": {"train": 3600.0}}
+    checkpoint_file.write(checkpoint, trained / "checkpoints" / "last.ckpt")
+    hour = "trainer.max_time=00:00:30:00"
+    more = train(*IRIS, hour, "trainer.max_epochs=3", "ckpt_path=last", into=trained)
+    assert more.code == 0, more.err
+    assert read(trained)["global_step"] == 30
+
+
+def test_the_last_state_knows_of_a_validation_after_the_last_update(train: Train) -> None:
+    every = ("trainer.val_check_interval=7", "callbacks.checkpoint.every_n_updates=7")
+    begun = train(*IRIS, *every, "trainer.max_steps=7")
+    assert best_score(read(begun.folder)) == best_score(read(begun.folder, "best"))
+    more = train(*IRIS, *every, "trainer.max_steps=14", "ckpt_path=last", into=begun.folder)
+    assert more.code == 0, more.err
+    assert read(begun.folder, "best")["global_step"] == 7  # its cost is the highest
+
+
+def test_a_validation_that_never_comes_is_told(train: Train) -> None:
+    answer = train(*IRIS, "trainer.max_epochs=2", "trainer.val_check_interval=21")
+    assert answer.code == 0
+    assert "val_check_interval=21: the training ends after 20 updates" in answer.out

@@ -1,6 +1,7 @@
 """The LightningModule: when updates are made, and where their cost and accuracy go."""
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -126,6 +127,7 @@ class TwoLayerNetwork(L.LightningModule):
 
     @override
     def on_train_start(self) -> None:
+        self.plan_validation()
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         single = self.trainer.precision in ("32-true", "64-true") and self.device.type == "cpu"
@@ -141,6 +143,13 @@ class TwoLayerNetwork(L.LightningModule):
             may_capture=lambda rule: single and makes_the_same_operations(rule),
         )
 
+    def plan_validation(self) -> None:
+        """Let a validation follow every so many updates. Lightning would count blocks."""
+        every = self.trainer.val_check_interval  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(every, int):
+            due = self.trainer.global_step % every == 0
+            self.trainer.val_check_batch = 1 if due else sys.maxsize  # blocks between validations
+
     @override
     def training_step(self, block: Block, batch_idx: int) -> None:
         """Make all updates of a block, unless a signal stops them.
@@ -154,6 +163,7 @@ class TwoLayerNetwork(L.LightningModule):
         for tracker in (progress.total, progress.current):
             tracker.ready += made
             tracker.completed += made
+        self.plan_validation()
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore
             self.log_window()
 

@@ -92,6 +92,11 @@ def _training_conflicts(config: dict[str, Any]) -> Iterator[str]:
     trainer, scheduler, data = config["trainer"], config["scheduler"], config["data"]
     if trainer["max_epochs"] == -1 and trainer["max_steps"] == -1 and not trainer["max_time"]:
         yield "trainer.max_epochs=-1 requires trainer.max_steps or trainer.max_time as well"
+    if trainer["val_check_interval"] and trainer["check_val_every_n_epoch"] != 1:
+        yield (
+            f"trainer.val_check_interval={trainer['val_check_interval']} counts updates over all "
+            "epochs: leave out trainer.check_val_every_n_epoch"
+        )
     if config["optimizer"].get("nesterov") and not config["optimizer"].get("momentum"):
         yield "optimizer.nesterov=true requires optimizer.momentum above 0"
     if scheduler["interval"] == "validation":

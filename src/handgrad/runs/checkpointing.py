@@ -93,6 +93,13 @@ class BestCheckpoint(ModelCheckpoint):
             self.current_score = state_dict["current_score"]
 
 
+def is_validated(trainer: L.Trainer) -> bool:
+    """Return whether a validation follows the block that was just trained on."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    assert fetcher is not None, "the loop has begun"
+    return loop._should_check_val_fx(fetcher)
+
+
 class LastCheckpoint(Checkpoint):
     """Keeps last.ckpt, the newest state, and previous.ckpt, the one before it.
 
@@ -132,11 +139,21 @@ class LastCheckpoint(Checkpoint):
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        if loop.batch_progress.is_last_batch:
-            return  # the epoch's end is part of the state
+        if not (trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or is_validated(trainer)):
+            self._save_within_epoch(trainer)
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.saved_at = -1  # what the validation found is part of the state
+        if not (
+            trainer.sanity_checking or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        ):
+            self._save_within_epoch(trainer)
+
+    def _save_within_epoch(self, trainer: L.Trainer) -> None:
+        """Save a state that is due, or the last one: such a training has no epoch's end."""
         due = self.every_n_updates and self._due(trainer)
-        if due or loop.done:  # a training that ends within an epoch has no epoch's end
+        if due or trainer.fit_loop.epoch_loop.done:
             self.save(trainer)
 
     @override

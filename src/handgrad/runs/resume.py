@@ -84,6 +84,8 @@ def find(
     if _is_finished(config, checkpoint) and loading.figures(run).get("run/updates") == updates:
         notes.append(f"nothing is left to do: {run} made all of its {updates} updates")
         return Start(path, updates, notes, nothing_left=True)
+    _check_not_beyond(path, checkpoint, config["trainer"])
+    checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time is the time of one life
     notes.append(f"resuming {path} after update {updates}")
     was, now = checkpoint["config"]["optimizer"]["lr"], config["optimizer"]["lr"]
     if was != now:
@@ -125,6 +127,22 @@ def _check_fits(
             f"ckpt_path={path}: it was trained with {'; with '.join(changed)}; "
             "on_change=accept resumes it nevertheless"
         )
+
+
+def _check_not_beyond(path: Path, checkpoint: dict[str, Any], trainer: dict[str, Any]) -> None:
+    """Refuse a training that is to be shorter than it is already.
+
+    Raises:
+        BadInput: with the length that it has.
+    """
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+    for key, made in (("max_epochs", epochs), ("max_steps", checkpoint["global_step"])):
+        if 0 <= trainer[key] < made:
+            raise BadInput(
+                f"trainer.{key}={trainer[key]}: nothing is left to do, {path} is in its "
+                f"{'epoch' if key == 'max_epochs' else 'update'} {made}; trainer.{key}={made} or "
+                "more resumes it, task=test tests it"
+            )
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:

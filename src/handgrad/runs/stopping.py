@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from handgrad.devices import signals
 from handgrad.module import TwoLayerNetwork
-from handgrad.runs.checkpointing import LastCheckpoint
+from handgrad.runs.checkpointing import LastCheckpoint, is_validated
 from handgrad.runs.folder import to_continue
 
 
@@ -54,6 +54,14 @@ class SignalStop(Checkpoint):
         if trainer.global_step % plan.updates_per_epoch:
             # A block that was left early was not all of it, and the epoch is not over.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = False
+            if not is_validated(trainer):
+                self._stop(trainer, number)
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # the epoch's end is still to come
+        if number := _agreed_signal(trainer):
             self._stop(trainer, number)
 
     @override

@@ -20,6 +20,7 @@ from handgrad.config.errors import BadInput, warn
 from handgrad.dashboard import hparams
 from handgrad.dashboard.callback import Dashboard
 from handgrad.dashboard.pictures.callback import PictureCallback, next_picture
+from handgrad.data.batches import BatchPlan
 from handgrad.data.checks import available_memory
 from handgrad.data.module import ExampleData
 from handgrad.devices.equal_weights import DriftCheck, EqualWeights
@@ -242,11 +243,22 @@ def keepers(config: dict[str, Any], data: ExampleData, folder: Path) -> list[Cal
     return kept
 
 
+def _warn_of_no_validation(config: dict[str, Any], plan: BatchPlan) -> None:
+    """Warn of a first validation that comes after the end of training."""
+    trainer, every = config["trainer"], config["trainer"]["val_check_interval"]
+    ends = [trainer["max_epochs"] * plan.updates_per_epoch, trainer["max_steps"]]
+    updates = min((each for each in ends if each > 0), default=None)
+    if every and updates and every > updates:
+        warn(
+            f"trainer.val_check_interval={every}: the training ends after {updates} updates, "
+            "without a validation"
+        )
+
+
 def horizon(config: dict[str, Any], trainer: L.Trainer) -> Any:
     """Return how many updates may run until something else is due, given the updates done."""
-    if config["trainer"]["val_check_interval"] is not None:
-        return lambda done: 1
     cadences = [
+        config["trainer"]["val_check_interval"],
         trainer.log_every_n_steps,  # pyright: ignore[reportAttributeAccessIssue] - set late
         config["callbacks"]["checkpoint"]["every_n_updates"],
         config["check"]["checksum_every_n_updates"],
@@ -306,6 +318,7 @@ def training(
     ]
     loop = trainer(config, folder, extra=callbacks)
     examples.horizon = horizon(config, loop)
+    _warn_of_no_validation(config, examples.plan())
     return Training(loop, model, examples, start, check, board, pictures)
 
 
