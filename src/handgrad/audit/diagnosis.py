@@ -133,7 +133,9 @@ def _output_delta(at: Point, true: Tensor) -> Suspects:
         "A2 alone, without the targets": A2,
         "Y alone, without the output A2": Y,
         "the right line without its sign": true.abs(),
-        "the right line without its last example": _without_last(true),
+        "the right line without its last example": torch.cat(
+            [true[:-1], torch.zeros_like(true[-1:])]
+        ),
     }
 
 
@@ -156,7 +158,9 @@ def _hidden_delta(
         "W2^T Y * sigma'(z1), with Y in place of dz2": at.Y @ W2 * slope,
         "W2^T dz2 + sigma'(z1), a sum in place of the product": back + slope,
         "the right line without its sign": true.abs(),
-        "the right line without its last example": _without_last(true),
+        "the right line without its last example": torch.cat(
+            [true[:-1], torch.zeros_like(true[-1:])]
+        ),
     }
     if W2.shape[0] == W2.shape[1]:
         suspects["W2 dz2 * sigma'(z1), without the transpose"] = dz2 @ W2.T * slope
@@ -246,13 +250,6 @@ def _bias_gradient(layer: str, true: Tensor, dz: Tensor) -> Suspects:
 def _counts(m: int) -> dict[str, int]:
     """Return the divisors of a mean that leaves out the last example."""
     return {"but 1/m": m, "and 1/(m - 1)": m - 1} if m > 1 else {}
-
-
-def _without_last(true: Tensor) -> Tensor:
-    """Return the line with a zero last example."""
-    shorter = true.clone()
-    shorter[-1] = 0
-    return shorter
 
 
 def _fit(given: Tensor, basis: Tensor) -> float:

@@ -192,9 +192,7 @@ class _Judge:
         """Judge one line by its value and the true one."""
         problem = self.output.problems.get(name)
         unjudged = self.output.failure or "it depends on an unusable value"
-        if given is None:
-            return self.verdict(name, math.nan, problem or f"not judged: {unjudged}", bool(problem))
-        if truth is None:
+        if given is None or truth is None:
             hint = problem or f"not judged: {unjudged}"
             return self.verdict(name, math.nan, hint, judged=bool(problem))
         if not _finite(truth.value):

@@ -40,7 +40,6 @@ class Arrays(Source):
     def __init__(
         self, *, path: str | Path | None, features: str = "X", target: str | Path | None = None
     ) -> None:
-        """Keep the three keys without opening a file."""
         self.path, self.features, self.target = path, features, target
 
     def read(self, known: Known | None = None, *, target_required: bool = True) -> Examples:

@@ -61,7 +61,6 @@ class _IdxImages(Source):
     def __init__(
         self, *, root: str | Path, download: bool = True, train_examples: int | None = None
     ) -> None:
-        """Keep the three keys without opening a file."""
         self.root, self.download = Path(root).expanduser(), download
         self.train_examples = train_examples
 

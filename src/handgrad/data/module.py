@@ -185,10 +185,6 @@ class ExampleData(L.LightningDataModule):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         known = state_dict["known"]
-        self.known = Known(
-            tuple(known["class_names"]),
-            tuple(known["feature_names"]),
-            tuple(known["target_names"]),
-            known["multi_label"],
-        )
+        names = (tuple(known[f"{each}_names"]) for each in ("class", "feature", "target"))
+        self.known = Known(*names, multi_label=known["multi_label"])
         self.scaling = Scaling.from_state(state_dict["scaling"])

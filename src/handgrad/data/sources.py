@@ -28,7 +28,6 @@ class _TruthTable(Source):
     title: ClassVar[str]
 
     def __init__(self, *, bits: int, targets: list[float]) -> None:
-        """Check the two keys."""
         if not isinstance(bits, int) or not 2 <= bits <= 16:
             raise ValueError(f"data.bits={bits}: must be a whole number from 2 to 16")
         if len(targets) != 2 or not all(0 <= target <= 1 for target in targets):
@@ -134,7 +133,6 @@ class _Generated(Source):
     title: ClassVar[str]
 
     def __init__(self, *, examples: int, noise: float, seed: int) -> None:
-        """Check the three keys."""
         if not isinstance(examples, int) or examples < 4:
             raise ValueError(f"data.examples={examples}: must be a whole number, 4 or more")
         if not (isinstance(noise, (int, float)) and math.isfinite(noise) and noise >= 0):

@@ -53,7 +53,6 @@ class Table(Source):
     """
 
     def __init__(self, *, path: str | Path | None, target: Target = None) -> None:
-        """Keep the two keys without opening a file."""
         self.path, self.target = path, target
 
     @abstractmethod

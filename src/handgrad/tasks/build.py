@@ -65,7 +65,13 @@ def data(config: dict[str, Any]) -> ExampleData:
         source = instantiate(node)
         source.prepare()
     if ours["microbatch"] == "auto":
-        ours["microbatch"] = _microbatch(config)
+        gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+        on_gpu = gpu and config["trainer"]["accelerator"] != "cpu"
+        # Whole batches on a GPU, and where microbatches follow another rule. On a processor, those
+        # whose hidden layer stays in the cache, which bounds the memory of an update too.
+        whole = on_gpu or config["reproducible"] == "bitwise"
+        in_cache = max(SMALLEST_MICROBATCH, CACHED_ACTIVATIONS // config["model"]["hidden"])
+        ours["microbatch"] = None if whole else in_cache
     return ExampleData(
         source,
         **ours,
@@ -74,19 +80,6 @@ def data(config: dict[str, Any]) -> ExampleData:
         seed=config["seed"],
         dtype=DTYPES.get(config["trainer"]["precision"], torch.float32),
     )
-
-
-def _microbatch(config: dict[str, Any]) -> int | None:
-    """Choose the rows of a microbatch for data.microbatch=auto.
-
-    On a processor, those whose hidden layer stays in the cache, which bounds the memory of an
-    update too. None for whole batches: on a GPU, and where microbatches follow another rule.
-    """
-    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    on_gpu = gpu and config["trainer"]["accelerator"] != "cpu"
-    if on_gpu or config["reproducible"] == "bitwise":
-        return None
-    return max(SMALLEST_MICROBATCH, CACHED_ACTIVATIONS // config["model"]["hidden"])
 
 
 def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
@@ -102,6 +95,11 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
         guarded = instantiate(config["backward"], _partial_=True)
         # Hydra's partial would authorize each call of the rule that it gives anew: 0.2 ms.
         rule = partial(guarded.func, **guarded.keywords)
+        scheduler = dict(config["scheduler"])
+        interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
+        schedule = None  # the learning rate stays constant
+        if scheduler["_target_"]:
+            schedule = Schedule(instantiate(scheduler, _partial_=True), interval, monitor)
         return TwoLayerNetwork(
             examples.examples.X.shape[1],
             model["hidden"],
@@ -120,17 +118,8 @@ def network(config: dict[str, Any], examples: ExampleData) -> TwoLayerNetwork:
                 compile=model["compile"],
             ),
             optimizer=instantiate(optimizer, _partial_=True),
-            schedule=_schedule(config["scheduler"]),
+            schedule=schedule,
         ).to(examples.dtype)
-
-
-def _schedule(node: dict[str, Any]) -> Schedule | None:
-    """Return the schedule of the learning rate, or None where it stays constant."""
-    scheduler = dict(node)
-    interval, monitor = scheduler.pop("interval"), scheduler.pop("monitor")
-    if not scheduler["_target_"]:
-        return None
-    return Schedule(instantiate(scheduler, _partial_=True), interval, monitor)
 
 
 def _check_sizes(hidden: int, data: ExampleData) -> None:
@@ -307,7 +296,12 @@ def training(
     model, made_of = network(config, examples), fingerprint_of(config, examples)
     start = resume.find(config, folder, made_of, model)
     check = LiveCheck.from_keys(config["check"])
-    board, pictures = _pictures(config, examples, folder)
+    tier, share, png = (config["dashboard"][key] for key in ("tier", "share", "save_png"))
+    board = pictures = None
+    if tier != "off":
+        text, found = OmegaConf.to_yaml(OmegaConf.create(config)), hparams.values(config)
+        board = Dashboard(tier, share, folder, text, found, checked=config["check"]["at_start"])
+        pictures = PictureCallback(examples, tier, share, folder / "pictures" if png else None)
     callbacks = [
         *(each for each in (board, pictures) if each),
         Resumable(config, made_of),
@@ -320,18 +314,6 @@ def training(
     examples.horizon = horizon(config, loop)
     _warn_of_no_validation(config, examples.plan())
     return Training(loop, model, examples, start, check, board, pictures)
-
-
-def _pictures(
-    config: dict[str, Any], data: ExampleData, folder: Path
-) -> tuple[Dashboard | None, PictureCallback | None]:
-    """Return the callbacks that show and draw the training, or None where the dashboard is off."""
-    tier, share, png = (config["dashboard"][key] for key in ("tier", "share", "save_png"))
-    if tier == "off":
-        return None, None
-    text, found = OmegaConf.to_yaml(OmegaConf.create(config)), hparams.values(config)
-    board = Dashboard(tier, share, folder, text, found, checked=config["check"]["at_start"])
-    return board, PictureCallback(data, tier, share, folder / "pictures" if png else None)
 
 
 class Restored(NamedTuple):

@@ -164,14 +164,6 @@ class Updates:
             Captured(self.compute, self.params) if captures else self.compute
         )
 
-    def _notice_changes(self) -> None:
-        """Choose anew if a rule was bound, or a parameter lies otherwise, since the last block."""
-        equations = self.equations
-        moved = isinstance(equations, Captured) and equations.layouts != equations.present_layouts()
-        if self.passes != (self.forward_pass, self.backward_pass) or moved:
-            self._choose_equations()
-        self.hands_over = not optimizers.leaves_gradients_alone(self.optimizer)
-
     @torch.no_grad()
     def make(self, block: Block) -> int:
         """Make all updates of a block, unless asked to stop.
@@ -182,7 +174,11 @@ class Updates:
         Raises:
             NonFinite: if a value is not finite, unless such updates are to be skipped.
         """
-        self._notice_changes()
+        equations = self.equations
+        moved = isinstance(equations, Captured) and equations.layouts != equations.present_layouts()
+        if self.passes != (self.forward_pass, self.backward_pass) or moved:
+            self._choose_equations()
+        self.hands_over = not optimizers.leaves_gradients_alone(self.optimizer)
         self.saved.take()
         made = self._make_each(block, block.updates)
         if not all_finite(self.params):
@@ -273,10 +269,17 @@ class Updates:
         if not alone:
             self.sum.clear()
         inputs, targets = block.examples(update)
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
         result = None
         for rows, slot in zip(update.microbatches, update.slots, strict=True):
             result = None  # its memory serves the next microbatch
-            result = self._differentiate_microbatch(inputs[rows], targets[rows], *tallies)
+            X, Y = inputs[rows], targets[rows]
+            if self.settings.slots is not None:
+                # Where a tensor begins in memory can change the rounding of its products.
+                X, Y = X.clone(), Y.clone()
+            result = MicrobatchResult(*self.equations(X, Y), X, Y, scale)
+            for tally in tallies:
+                tally.add(result.activations, Y)
             if alone:
                 write(self.params, result.gradients)
             else:
@@ -284,17 +287,6 @@ class Updates:
         if not alone:
             self.sum.write_mean(update.examples)
         return result
-
-    def _differentiate_microbatch(self, X: Tensor, Y: Tensor, *tallies: Tally) -> MicrobatchResult:
-        """Run the equations on one microbatch, counted by the tallies."""
-        if self.settings.slots is not None:
-            # Where a tensor begins in memory can change the rounding of its products.
-            X, Y = X.clone(), Y.clone()
-        activations, gradients = self.equations(X, Y)
-        for tally in tallies:
-            tally.add(activations, Y)
-        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
-        return MicrobatchResult(activations, gradients, X, Y, scale)
 
     def compute(self, X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
         """Run forward, then the rule."""

@@ -30,7 +30,10 @@ def pictures(snapshot: Snapshot, *, more: bool) -> Iterator[tuple[str, Figure]]:
     # Multi-label data are sorted as one nameless class.
     classes = (labels, names) if exclusive else (np.zeros_like(labels), ("",))
     if len(examples.feature_names) == 2:
-        here = _plane_of(snapshot)
+        scaling, (first, second) = snapshot.data.scaling, examples.feature_names
+        assert scaling is not None, "data that train are scaled"
+        fitted = (scaling.offset, scaling.divisor, (first, second))
+        here = plane.Plane.around(params, shown.inputs, *fitted)
         if exclusive:
             yield "pictures/boundary", plane.boundary(here, params, shown)
         yield "pictures/hidden_units", plane.hidden_units(here, params)
@@ -81,16 +84,6 @@ def _draw_curve(axis: Axes, curve: Curve) -> None:
         linewidth=2.2 if whole else 0.7,
         alpha=1.0 if whole else 0.5,
         label=name if whole else None,
-    )
-
-
-def _plane_of(snapshot: Snapshot) -> plane.Plane:
-    """Return the plane around the examples of the snapshot."""
-    scaling = snapshot.data.scaling
-    assert scaling is not None, "data that train are scaled"
-    first, second = snapshot.shown.examples.feature_names
-    return plane.Plane.around(
-        snapshot.params, snapshot.shown.inputs, scaling.offset, scaling.divisor, (first, second)
     )
 
 

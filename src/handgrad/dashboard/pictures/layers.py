@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -185,39 +184,20 @@ def hinton(params: Parameters, class_names: tuple[str, ...]) -> Figure:
     for k, band in enumerate(bands):
         bottom = 0.55 + (len(bands) - 1 - k) * (high + 0.35)
         axes = canvas.place(figure, named, bottom, columns * cell, high)
-        _draw_band(axes, weights[:, band], bias[:, None], largest, units[band], columns)
+        axes.set(xlim=(-0.5, columns - 0.5), ylim=(len(outputs) - 0.5, -0.5), facecolor="#f2f2f2")
+        numbers = units[band] + 1
+        axes.add_collection(_squares(weights[:, band], np.arange(len(numbers)), largest))
+        axes.add_collection(_squares(bias[:, None], np.array([columns - 1]), largest))
+        step = -(-columns // 8)
+        axes.set_xticks(
+            [*range(0, len(numbers), step), columns - 1], [*map(str, numbers[::step]), "b2"]
+        )
+        axes.tick_params(length=0)
         axes.set_yticks(
             range(len(outputs)), [canvas.shortened(names[each], 12) for each in outputs]
         )
     figure.axes[-1].set_xlabel("hidden unit, and the bias b2")
     return figure
-
-
-def _draw_band(
-    axes: Axes,
-    weights: np.ndarray,
-    bias: np.ndarray,
-    largest: float,
-    units: np.ndarray,
-    columns: int,
-) -> None:
-    """Draw squares for the weights of some units, and apart from them for the biases.
-
-    Args:
-        axes: the band's place.
-        weights: (outputs, units).
-        bias: (outputs, 1).
-        largest: the size that fills a cell.
-        units: the numbers of the hidden units, from 0.
-        columns: cells in a row.
-    """
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(len(weights) - 0.5, -0.5), facecolor="#f2f2f2")
-    axes.add_collection(_squares(weights, np.arange(len(units)), largest))
-    axes.add_collection(_squares(bias, np.array([columns - 1]), largest))
-    step = -(-columns // 8)
-    ticks = [*range(0, len(units), step), columns - 1]
-    axes.set_xticks(ticks, [*(str(unit + 1) for unit in units[::step]), "b2"])
-    axes.tick_params(length=0)
 
 
 def _squares(values: np.ndarray, columns: np.ndarray, largest: float) -> PolyCollection:
