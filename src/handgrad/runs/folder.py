@@ -81,7 +81,11 @@ def probe(folder: Path, needed: int = 1) -> None:
 
 def _unwritable(folder: Path, error: OSError, needed: int = 1) -> BadInput:
     """Return the line that says why nothing can be written to a folder."""
-    room = f"; a checkpoint needs {in_bytes(needed)}" if error.errno == errno.ENOSPC else ""
+    room = (
+        f"; a checkpoint needs {in_bytes(needed)}"
+        if error.errno == errno.ENOSPC and needed > 1
+        else ""
+    )
     return BadInput(
         f"hydra.run.dir={folder}: cannot be written to ({error.strerror}{room}); "
         "name another folder"

@@ -79,9 +79,10 @@ def main(config_path: Path) -> int:
             raise  # not about the command line: a job was running
         return _refuse(error)
     except OSError as error:
-        if None in codes or not error.filename:
+        if None in codes:
             raise
-        return _refuse(BadInput(f"{error.filename} cannot be written ({error.strerror})"))
+        place = error.filename or "the current folder or the run's"
+        return _refuse(BadInput(f"{place} cannot be written to ({error.strerror})"))
     return max(filter(None, codes), default=0)
 
 

@@ -9,6 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from handgrad.config.compose import arguments, parsed, typed
+from handgrad.config.errors import Failed, files_in_one_line
 from handgrad.tasks.sweep.job import run_name
 
 # A sweep's processes import this module too, before Hydra asks for their folders.
@@ -58,11 +59,14 @@ class Sweep(Callback):
         """Sum up, and leave by SystemExit where a run did not end well."""
         from handgrad.tasks.sweep.summary import summarise  # late: it brings matplotlib and torch
 
+        code = 1
         try:
-            code = summarise(self.folder, self.order_by)
+            with files_in_one_line(self.folder):
+                code = summarise(self.folder, self.order_by)
+        except Failed as error:
+            print(error, file=sys.stderr)
         except Exception:  # Hydra would swallow it
             traceback.print_exc()
-            code = 1
         if code:
             sys.exit(code)
 

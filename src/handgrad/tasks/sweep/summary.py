@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from handgrad.config.errors import Failed
 from handgrad.runs import tables
 from handgrad.runs.folder import made_on
 from handgrad.tasks.sweep import job, picture
@@ -31,6 +32,9 @@ def summarise(folder: Path, order_by: str | None) -> int:
 
     Returns:
         The worst of the runs' exit codes.
+
+    Raises:
+        Failed: if no run is left.
     """
     rows, composed = [], [path.parent for path in sorted(folder.rglob(".hydra/overrides.yaml"))]
     for own in composed:
@@ -39,6 +43,8 @@ def summarise(folder: Path, order_by: str | None) -> int:
         same = list(names.exclude_keys)
         settings = job.settings(list(OmegaConf.load(own / "overrides.yaml")), same)
         rows.append(Row.of(own.parent, name, settings))
+    if not composed:
+        raise Failed(f"{folder} contains no run: it was removed or moved while the runs needed it")
     config = OmegaConf.load(composed[0] / "config.yaml")
     show(rows, order_by or config.callbacks.checkpoint.monitor, folder)
     return max(row.outcome.code for row in rows)
