@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import lightning as L
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".venv", "__pycache__", ".egg-info")
+settings.register_profile("unhurried", deadline=None)  # another program may have the processor
+settings.load_profile("unhurried")
 STRAYS = pytest.StashKey[set[str]]()
 
 

@@ -153,7 +153,7 @@ def test_a_schedule_that_drives_the_rate_beyond_all_numbers_is_one_line(
 
 TWO = (
     *("data=npz", "data.batch_size=20", "model.hidden=5", "trainer.max_epochs=3"),
-    *("trainer.log_every_n_steps=3", "check.at_start=false", "trainer.timeout=20"),
+    *("trainer.log_every_n_steps=3", "check.at_start=false", "trainer.timeout=120"),
     *("logger=none", "dashboard=off", "trainer.enable_progress_bar=false"),
 )
 OUTLIER = ("backward=custom", "backward.function=planted.spoils_outliers")
