@@ -170,7 +170,7 @@ def test_a_sweep_ends_with_a_table_of_its_runs_and_their_hyperparameters(train: 
     assert answer.code == 0
     with (Path("logs") / "sizes" / "results.csv").open(newline="") as file:
         lines = {line["run"]: line for line in csv.DictReader(file)}
-    wanted = {f"hidden={h},seed={s}": (h, s) for h in (10, 30) for s in (1, 2)}
+    wanted = {f"hidden-{h}_seed-{s}": (h, s) for h in (10, 30) for s in (1, 2)}
     assert lines.keys() == wanted.keys()
     with board.served(Path("logs") / "sizes") as url:
         found = groups(asker(url, len(wanted)))
