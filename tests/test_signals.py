@@ -130,7 +130,7 @@ def test_a_signal_before_the_training_ends_the_run(tmp_path: Path, devices: int,
     until((tmp_path / "waiting").exists)
     assert ends(run, send(run, SIGTERM, whom)) == 143
     assert run.err == ""
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert list((tmp_path / "run").rglob("*.ckpt")) == []
 
 
 @pytest.mark.parametrize(("devices", "whom"), [(1, "first"), (2, "device 1")])
