@@ -1,5 +1,6 @@
 """A run that is continued from any update ends as if it had never stopped, to the last bit."""
 
+import csv
 import shutil
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from handgrad.runs import resume
 from handgrad.runs.checkpointing import LastCheckpoint, Resumable
 from handgrad.runs.resume import fingerprint_of
 from handgrad.tasks import build, cli
+from handgrad.tasks import train as tasks_train
 
 IRIS = (
     *("data=iris", "data.batch_size=20", "model.hidden=5", "trainer.max_epochs=3"),
@@ -265,3 +267,65 @@ def test_a_new_setting_holds_from_where_the_training_goes_on(
         assert group["lr"] == pytest.approx(rate_after)
     settings = ("optimizer_states", "state_dict")
     assert any(differing(found[name], same[name]) for name in settings)  # it does make a difference
+
+
+CURVES = (
+    *("data=parity", "model.hidden=3", "callbacks.curves.parts=[train]", "logger=none"),
+    *("callbacks.curves.gradient=true", "dashboard=off", "check.at_start=false"),
+    *("trainer.enable_progress_bar=false", "callbacks.checkpoint.every_n_updates=1"),
+)
+
+
+def with_curves(folder: Path, epochs: int, begin: str | None = None) -> Path:
+    config = composed(*CURVES, f"trainer.max_epochs={epochs}") | {"ckpt_path": begin}
+    folder.mkdir(exist_ok=True)
+    tasks_train.run(config, [], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def half_and_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Runs of 2 and of 60 epochs, and the first one looks interrupted."""
+    folder = tmp_path_factory.mktemp("curves")
+    half, whole = with_curves(folder / "half", 2), with_curves(folder / "whole", 60)
+    (half / "metrics.json").unlink()
+    return half, whole
+
+
+def test_a_checkpoint_does_not_grow_with_the_curves(half_and_whole: tuple[Path, Path]) -> None:
+    sizes = [(each / "checkpoints" / "last.ckpt").stat().st_size for each in half_and_whole]
+    assert abs(sizes[1] - sizes[0]) < 500  # it was 10,000 bytes for these 58 rows
+    assert len((half_and_whole[1] / "curves.csv").read_text().splitlines()) == 61
+
+
+def test_the_curves_of_a_resumed_run_are_those_of_one_left_alone(
+    tmp_path: Path, half_and_whole: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    half, whole = half_and_whole
+    expected = (whole / "curves.csv").read_text()
+    killed = Path(shutil.copytree(half, tmp_path / "killed"))
+    with (killed / "curves.csv").open("a") as file:  # after the last checkpoint, within a row
+        file.write("2,99,0.5,0.5,1.0,0.5,1.0,1.0,9.0\n3,1")
+    with_curves(killed, 60, "last")
+    assert (killed / "curves.csv").read_text() == expected
+    elsewhere = with_curves(tmp_path / "elsewhere", 60, str(half))
+    assert (elsewhere / "curves.csv").read_text() == expected
+    older = Path(shutil.copytree(half, tmp_path / "older"))
+    path = older / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    with (older / "curves.csv").open(newline="") as file:
+        rows = [
+            {name: float(cell) if "/" in name else int(cell) for name, cell in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    checkpoint["callbacks"]["LearningCurves"] = {"rows": rows}
+    torch.save(checkpoint, path)
+    (older / "curves.csv").unlink()
+    with_curves(older, 60, "last")
+    assert (older / "curves.csv").read_text() == expected
+    assert "rows before this update" not in capsys.readouterr().out
+    lost = Path(shutil.copytree(half, tmp_path / "lost"))
+    (lost / "curves.csv").unlink()
+    with_curves(lost, 3, "last")
+    assert "only 0 of the 2 rows before this update are there" in capsys.readouterr().out
+    assert (lost / "curves.csv").read_text().splitlines()[1].startswith("2,")

@@ -3,20 +3,26 @@
 import json
 import math
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from conftest import Answer, Train, files, fit
+from conftest import Answer, Train, composed, files, fit
 from sklearn.datasets import load_iris
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from handgrad import backprop
+from handgrad.config.errors import BadInput
 from handgrad.module import TwoLayerNetwork
+from handgrad.tasks import build
+from handgrad.tasks import train as tasks_train
 
 IRIS = ("data=iris", "model.hidden=5")
 
@@ -423,3 +429,118 @@ def test_a_checkpoint_that_is_none_is_one_clear_line(
     assert str(path) in answer.err
     left = files(answer.folder)
     assert not [name for name in left if "ckpt" in name or "events" in name or "metrics" in name]
+
+
+BRIEF = (
+    *("model.hidden=3", "trainer.max_epochs=1", "logger=none", "dashboard=off"),
+    *("check.at_start=false", "trainer.enable_progress_bar=false"),
+)
+
+
+@pytest.fixture(scope="module")
+def small_test(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that kept 36 of the 1,797 digits for the test."""
+    folder = tmp_path_factory.mktemp("digits")
+    tasks_train.run(composed("data=digits", "data.test=0.02", *BRIEF), [], folder)
+    return folder
+
+
+def restored(run: Path, *overrides: str, **options: Any) -> build.Restored:
+    """The network of a run with the data that these overrides name."""
+    config = composed("task=test", *overrides) | {"ckpt_path": str(run)}
+    return build.restore(config, list(overrides), run, **options)
+
+
+@pytest.mark.parametrize(
+    "named", [(), ("data=digits",), ("data=digits", "data.batch_size=7"), ("trainer=cpu",)]
+)
+def test_the_test_split_is_that_of_the_training_unless_another_one_is_asked_for(
+    small_test: Path, named: tuple[str, ...]
+) -> None:
+    trained = restored(small_test, *named)
+    assert len(trained.data.indices["test"]) == 36
+    assert trained.note == ""
+
+
+def test_a_test_split_with_examples_of_the_training_is_refused_with_their_number(
+    small_test: Path,
+) -> None:
+    asked = ("data=digits", "data.test=0.2")
+    with pytest.raises(BadInput, match=r"on_change=accept") as refusal:
+        restored(small_test, *asked)
+    again = restored(small_test, *asked, "on_change=accept")
+    own = build.data(composed("data=digits", "data.test=0.02")).read()
+    seen = np.isin(again.data.indices["test"], own.indices["train"]).sum()
+    assert 200 < seen < 359
+    told = f"{seen} of the 359 examples to test were trained on"
+    assert told in str(refusal.value)
+    assert told in again.note
+
+
+OF_FILE = ("data=csv", "data.target=kind")
+
+
+@pytest.fixture(scope="module")
+def of_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with rows.csv, and the run in it that was trained on them."""
+    folder = tmp_path_factory.mktemp("rows")
+    write_rows(folder / "rows.csv", range(60))
+    tasks_train.run(composed(*OF_FILE, f"data.path={folder}/rows.csv", *BRIEF), [], folder / "run")
+    return folder
+
+
+def write_rows(path: Path, rows: Iterable[int]) -> None:
+    """Write a table with a row for each number."""
+    lines = [f"{row},{row * row % 11},{'ab'[row % 2]}" for row in rows]
+    path.write_text("\n".join(["u,v,kind", *lines, ""]))
+
+
+@pytest.mark.parametrize("target_required", [True, False])
+def test_a_file_that_was_rewritten_is_refused_unless_it_is_named(
+    tmp_path: Path, of_file: Path, target_required: bool
+) -> None:
+    folder = Path(shutil.copytree(of_file, tmp_path / "copy"))
+    elsewhere = torch.load(folder / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    elsewhere["config"]["data"]["path"] = str(folder / "rows.csv")
+    torch.save(elsewhere, folder / "run" / "checkpoints" / "best.ckpt")
+    options = {"target_required": target_required}
+    assert restored(folder / "run", **options).note == ""  # another folder, the same rows
+    write_rows(folder / "rows.csv", range(80))
+    with pytest.raises(BadInput, match=r"the data are not those of the training .* are gone"):
+        restored(folder / "run", **options)
+    assert "are gone" in restored(folder / "run", "on_change=accept", **options).note
+    named = restored(folder / "run", *OF_FILE, f"data.path={folder}/rows.csv", **options)
+    assert len(named.data.indices["test"]) == 80
+    assert ("are gone" in named.note) == target_required
+
+
+def test_rows_of_a_file_that_were_trained_on_are_counted(tmp_path: Path, of_file: Path) -> None:
+    config = composed(*OF_FILE, f"data.path={of_file}/rows.csv")
+    trained_on = build.data(config).read().indices["train"].tolist()
+    for rows, told in (
+        ([*trained_on[:3], 100, 101], "3 of the 5 examples to test were trained on"),
+        ([100, 101], "none of the 2 examples to test were trained on"),
+    ):
+        write_rows(tmp_path / "new.csv", rows)
+        assert told in restored(of_file / "run", *OF_FILE, "data.path=new.csv").note
+
+
+def test_rows_without_a_target_are_predicted_whatever_they_are(
+    tmp_path: Path, of_file: Path
+) -> None:
+    (tmp_path / "new.csv").write_text("u,v\n1,2\n300,4\n")
+    named = ("data=csv", "data.path=new.csv")
+    trained = restored(of_file / "run", *named, target_required=False)
+    assert (len(trained.data.indices["test"]), trained.note) == (2, "")
+
+
+def test_another_source_is_said_and_its_test_split_taken(small_test: Path, of_file: Path) -> None:
+    run = of_file.with_name("moons")
+    tasks_train.run(composed("data=moons", *BRIEF), [], run)
+    same = restored(run, "data=moons")
+    assert same.note == ""
+    other = restored(run, "data=circles")
+    assert "none of the" in other.note
+    drawn_anew = restored(run, "data=moons", "data.seed=5")
+    assert "none of the" in drawn_anew.note
+    assert len(drawn_anew.data.indices["test"]) == len(same.data.indices["test"])

@@ -182,11 +182,16 @@ _COUNT = Annotated[
 ]
 _PROGRESS = _keys(_Closed, {"total": _COUNT, "current": _COUNT})
 _BLOCKS = _keys(_PROGRESS, {"is_last_batch": bool})
+_OPTIMIZATION = _keys(
+    _Open, {"optimizer": _keys(_Open, dict.fromkeys(("step", "zero_grad"), _PROGRESS))}
+)
 _FIT_LOOP = _keys(
     _Counted,
     {
         "epoch_progress": _PROGRESS,
         "epoch_loop.state_dict": dict[str, NotNegative],
+        "epoch_loop.scheduler_progress": (_PROGRESS | None, None),
+        "epoch_loop.automatic_optimization.optim_progress": (_OPTIMIZATION | None, None),
         "epoch_loop.batch_progress": _BLOCKS,
         "epoch_loop.val_loop.batch_progress": _BLOCKS,
         "epoch_loop.manual_optimization.optim_step_progress": _PROGRESS,
@@ -265,6 +270,7 @@ _CALLBACKS = {  # the states of ours, by class
             "kth_value": Single,
         },
     ),
+    "LearningCurves": _keys(_Open, {"rows": NotNegative | list[dict[str, float]]}),
     "Patience": _keys(
         _Open,
         {

@@ -1,29 +1,38 @@
-"""Learning curves: the network on whole splits at the end of every epoch, kept in curves.csv."""
+"""Learning curves: the network on whole splits at the end of every epoch, kept in curves.csv.
+
+A checkpoint contains how many rows there are, not the rows: it would grow with every epoch.
+"""
 
 import csv
-from contextlib import suppress
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
 from handgrad import backprop
 from handgrad.backprop import Activations
+from handgrad.config.errors import warn
+from handgrad.config.schema import LARGEST
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
 from handgrad.statistics.gradients import angle
 from handgrad.training import optimizers
 from handgrad.training.metrics import Tally
 
+EVALUATED = ("cost", "objective", "accuracy", "deviation")  # columns of each split
+PROBES = ["speed/hidden", "speed/output", "angle/dz1"]  # columns of the gradient
 PROBED = 1000  # examples whose gradient is looked at (Nielsen, chapter 5, takes as many)
 
 
 class LearningCurves(Callback):
-    """Evaluates the network at the end of every epoch, and writes its figures when training ends.
+    """Evaluates the network at the end of every epoch, and adds its figures to a file.
 
     TensorBoard shows the cost of the examples as they were trained on, and of the validation.
     Published curves show the network as it is after each epoch, mostly on the test split.
@@ -41,7 +50,7 @@ class LearningCurves(Callback):
 
     def __init__(self, path: Path, parts: list[str], gradient: bool) -> None:
         self.path, self.parts, self.gradient = path, parts, gradient
-        self.rows: list[dict[str, float]] = []
+        self.rows = 0
 
     @override
     @torch.no_grad()
@@ -55,22 +64,41 @@ class LearningCurves(Callback):
                 row |= _evaluate(trainer, pl_module, data, split, decay)
             if self.gradient:
                 row |= _probe(pl_module, data)
-        self.rows.append(row)
+        self.rows += 1
+        self._write([row], self.path, "a")
 
-    @override
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        with suppress(OSError):  # the exception at hand says more
-            self.on_train_end(trainer, pl_module)
+    @rank_zero_only
+    def _write(self, rows: Iterable[Mapping[str, Any]], path: Path, mode: str) -> None:
+        """Write rows into a new file, or add them to the one that is there."""
+        columns = ["epoch", "updates"]
+        columns += [f"{name}/{split}" for split in self.parts for name in EVALUATED]
+        columns += PROBES if self.gradient else []
+        new = mode == "w" or not path.exists()
+        with path.open(mode, newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            if new:
+                table.writeheader()
+            table.writerows(rows)
 
-    @override
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the rows of all epochs so far."""
-        if not (self.rows and trainer.is_global_zero):
-            return
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.DictWriter(file, list(self.rows[0]), lineterminator="\n")
-            rows.writeheader()
-            rows.writerows(self.rows)
+    def _kept(self, path: Path, step: int) -> list[dict[str, str]]:
+        """Read the rows of a file up to an update; its last one may be torn."""
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+        whole = (row for row in rows if (row.get("updates") or "").isdecimal())
+        return [row for row in whole if int(row["updates"]) <= step]
+
+    def go_on_from(self, run: Path, step: int) -> None:
+        """Begin the file with the rows of a run up to the update that this one resumes from.
+
+        Args:
+            run: the folder of the run, which may be this one.
+            step: the update; -1 to begin without any.
+        """
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        self._write(self._kept(run / self.path.name, step), temporary, "w")
+        os.replace(temporary, self.path)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -78,7 +106,19 @@ class LearningCurves(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
+        """Take over how many rows there are, or those that an older checkpoint contains."""
+        rows = state_dict["rows"]
+        self.rows = len(rows) if isinstance(rows, list) else rows
+        self._complete(rows if isinstance(rows, list) else [])
+
+    @rank_zero_only
+    def _complete(self, rows: list[dict[str, float]]) -> None:
+        """Write the rows of an older checkpoint, and say where any are missing."""
+        if rows:
+            self._write(rows, self.path, "w")
+        there = len(self._kept(self.path, LARGEST))
+        if there < self.rows:
+            warn(f"{self.path}: only {there} of the {self.rows} rows before this update are there")
 
 
 def _evaluate(

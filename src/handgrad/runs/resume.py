@@ -7,6 +7,7 @@ every checkpoint contains: only the same training resumes it.
 import hashlib
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,11 +16,13 @@ import lightning as L
 import numpy as np
 
 from handgrad.config.errors import BadInput
+from handgrad.data.checks import row_slices
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs import loading
 from handgrad.runs.checkpoint_file import CheckpointFiles, Damaged, keep
 from handgrad.runs.checkpointing import BestCheckpoint
+from handgrad.runs.curves import LearningCurves
 
 GROUPS = ("model", "backward", "optimizer", "scheduler")  # every key of these
 KEYS = ("cost", "seed", "reproducible", "on_nonfinite")
@@ -212,6 +215,10 @@ def prepare(start: Start, folder: Path, trainer: L.Trainer) -> None:
     for log in trainer.loggers:
         if isinstance(log, _GoesOn):
             log.forget_after(start.updates if start.path else -1)
+    for each in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue] - set late
+        if isinstance(each, LearningCurves):
+            run = start.path.parent.parent if start.path else folder
+            each.go_on_from(run, start.updates if start.path else -1)
 
 
 def _best_beside(start: Start, trainer: L.Trainer) -> Path | None:
@@ -256,11 +263,64 @@ def fingerprint_of(config: dict[str, Any], data: ExampleData) -> dict[str, Any]:
         ("trainer", TRAINER_KEYS),
     ):
         values |= {f"{group}.{name}": config[group][name] for name in names}
-    values["data"] = _digest(data)
+    values["data"] = digest(data)
     return {key: value for key, value in values.items() if key not in FREE}
 
 
-def _digest(data: ExampleData) -> str:
+def compare_data(
+    config: dict[str, Any],
+    checkpoint: dict[str, Any],
+    data: ExampleData,
+    trained: Callable[[], ExampleData | None],
+    *,
+    may_differ: bool,
+) -> str:
+    """Compare data to test a network on with those that trained it.
+
+    Args:
+        config: of this run.
+        checkpoint: of the network.
+        data: read.
+        trained: reads the data of the training again, or returns None.
+        may_differ: whether other data are meant.
+
+    Returns:
+        A line on what differs, empty where nothing does.
+
+    Raises:
+        BadInput: if the test split has examples that were trained on, or that is not known, unless
+            on_change=accept. Of a file, all of whose rows count, it is only said.
+    """
+    was, now, rows = checkpoint["fingerprint"]["data"], digest(data), data.indices["test"]
+    if was == now:
+        return ""
+    before, of_file = trained(), "train" not in data.indices
+    line = f"the data are not those of the training ({was}; now {now}): "
+    if before is not None and digest(before) == was:
+        seen = set(_rows(before, before.indices["train"]))
+        again = sum(row in seen for row in _rows(data, rows))
+        line += f"{again or 'none'} of the {len(rows)} examples to test were trained on"
+    else:
+        again = 0 if of_file or may_differ else len(rows)
+        line += f"those are gone, and some of the {len(rows)} examples to test may be among them"
+    if not again or of_file or config["on_change"] == "accept":
+        return line
+    raise BadInput(
+        f"ckpt_path={config['ckpt_path']}: {line}; leave data.test and data.validation out for the "
+        "split of the training, name a file of which every row counts (data=csv data.path=FILE), "
+        "or give on_change=accept"
+    )
+
+
+def _rows(data: ExampleData, indices: np.ndarray) -> Iterator[int]:
+    """Yield a number for the features of each example, the same for the same features."""
+    features = data.examples.X
+    for part in row_slices((len(indices), features.shape[1])):
+        for row in np.asarray(features[indices[part]], dtype=np.float64) + 0.0:  # which has no -0.0
+            yield hash(row.tobytes())
+
+
+def digest(data: ExampleData) -> str:
     """Return the size of the data as trained on, and a digest of values, splits and scaling."""
     examples, digest = data.examples, hashlib.sha256()
     arrays = [examples.X, examples.target, *(data.indices[split] for split in sorted(data.indices))]
@@ -270,7 +330,7 @@ def _digest(data: ExampleData) -> str:
             step = max(1, -(-array.nbytes // HASHED_BYTES))  # a large array: rows evenly spread
             digest.update(np.ascontiguousarray(array[::step]).tobytes())
     digest.update(repr(data.scaling.state() if data.scaling else None).encode())
-    rows, features = len(data.indices["train"]), examples.X.shape[1]
+    rows, features = len(data.indices.get("train", ())), examples.X.shape[1]
     return (
         f"{rows} of {len(examples)} examples, {features} features, digest {digest.hexdigest()[:12]}"
     )

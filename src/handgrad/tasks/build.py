@@ -323,6 +323,7 @@ class Restored(NamedTuple):
     data: ExampleData
     config: dict[str, Any]  # of this run, with the training's seed, and its data unless named
     own_file: bool  # whether the data are a file named for this run, of which every row counts
+    note: str  # what the user should know of the data; empty where they are those of the training
 
 
 def restore(
@@ -330,24 +331,53 @@ def restore(
 ) -> Restored:
     """Return the network of `ckpt_path`, and the data of its training or those named for this run.
 
-    The data are split as in training, but every row of a file named for this run counts.
+    The data are those of the training and split likewise, but for keys that are given for this run.
+    Every row of a file named for this run counts.
 
     Args:
         config: of this run.
         overrides: given for this run; `data=` among them replaces what training used.
         folder: of this run.
-        target_required: of a file named for this run.
+        target_required: of a file named for this run. Where it is not, the rows may be any.
 
     Raises:
-        BadInput: if the checkpoint or the data cannot be read, or do not fit each other.
+        BadInput: if the checkpoint or the data cannot be read, or do not fit each other, or a test
+            split may have examples of the training, unless on_change=accept.
     """
     path, checkpoint, _ = loading.find(config["ckpt_path"], folder, prefer="best")
     own = any(override.startswith(("data=", "experiment=")) for override in overrides)
-    node = config["data"] if own else data_node(checkpoint, path)
+    own_file = own and "path" in config["data"]
+    was, node = checkpoint["config"].get("data"), config["data"]
+    same = isinstance(was, dict) and was.get("_target_") == node["_target_"]
+    if not own or (same and not own_file):
+        given = {override.lstrip("+").partition("=")[0] for override in overrides}
+        was = data_node(checkpoint, path)
+        node = was | {key: node[key] for key in was.keys() & node.keys() if f"data.{key}" in given}
     config = {**config, "data": node, "seed": checkpoint["hyper_parameters"]["seed"]}
     examples = data(config)
     examples.load_state_dict(checkpoint["ExampleData"])
-    own_file = own and "path" in node
     with bad_input():
         examples.read_unsplit(target_required=target_required) if own_file else examples.read()
-    return Restored(loading.network(checkpoint).to(examples.dtype), examples, config, own_file)
+    note = ""
+    if not own_file or target_required:
+        trained = partial(_data_of_training, config, checkpoint, path)
+        note = resume.compare_data(
+            config, checkpoint, examples, trained, may_differ=own and not same
+        )
+    made = loading.network(checkpoint).to(examples.dtype)
+    return Restored(made, examples, config, own_file, note)
+
+
+def _data_of_training(
+    config: dict[str, Any], checkpoint: dict[str, Any], path: Path
+) -> ExampleData | None:
+    """Read the data that trained a checkpoint again, or return None where they are gone."""
+    try:
+        node = data_node(checkpoint, path)
+        node |= {"download": False} if "download" in node else {}
+        made = data({**config, "data": node})
+        made.load_state_dict(checkpoint["ExampleData"])
+        with bad_input():
+            return made.read()
+    except BadInput:
+        return None

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from handgrad.backprop import backward, forward
+from handgrad.config.errors import printable
 from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.tables import safe
@@ -30,6 +31,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     table = pd.concat(tables).sort_values("gradient_norm", ascending=False, kind="stable")
     if trained.own_file:
         table["part"] = "file"
+    if trained.note:
+        print(printable(trained.note))
     path = folder / "examples.csv"
     table.to_csv(path, index=False)
     print(f"{len(table)} examples, the largest gradients first, are in {path}")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from handgrad.config.errors import printable
 from handgrad.data.examples import Examples
 from handgrad.runs.tables import safe
 from handgrad.tasks import build
@@ -26,6 +27,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         trained.data.examples,
         trained.data.indices["test"],
     )
+    if trained.note:
+        print(printable(trained.note))
     path = folder / "predictions.csv"
     table.to_csv(path, index=False)
     print(f"{len(table)} predictions are in {path}")

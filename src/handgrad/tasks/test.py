@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from handgrad.config.errors import printable
 from handgrad.runs.folder import write_json
 from handgrad.tasks import build
 
@@ -17,6 +18,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     trainer = build.trainer(trained.config, folder, extra=[])
     trainer.test(trained.network, datamodule=trained.data, verbose=False)
     if trainer.is_global_zero:
+        if trained.note:
+            print(printable(trained.note))
         metrics = trained.network.published
         write_json(folder / "metrics.json", {**metrics, "run/devices": trainer.world_size})
         accuracy, cost = f"{metrics['accuracy/test']:.2%}", f"{metrics['cost/test']:.4f}"
