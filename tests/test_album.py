@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import events
 import lightning as L
@@ -85,7 +86,7 @@ def test_pictures_do_not_change_the_training(runs: dict[str, Path]) -> None:
 def test_every_picture_that_fits_the_data_is_drawn(data: str) -> None:
     fitted = fit(f"data={data}", *COMMON, "trainer.max_steps=1")
     params = fitted.network.params
-    snapshot = Snapshot(1, params, params.W1.grad, fitted.network.cost, fitted.data)
+    snapshot = Snapshot(1, params, params.W1.grad, fitted.network.cost, fitted.data.splits)
     drawn = {tag.removeprefix("pictures/") for tag, _ in gallery.pictures(snapshot, more=False)}
     assert drawn == FITTING[data]
 
@@ -97,7 +98,7 @@ class Diary(PictureCallback):
     """Writes down what would be drawn, and after how many updates; drawing takes a second."""
 
     def __init__(self, rich_after: int) -> None:
-        super().__init__(None, "lite", 0.0, None)  # pyright: ignore - it needs no data
+        super().__init__(SimpleNamespace(splits={}), "lite", 0.0, None)  # pyright: ignore - no data
         self.rich_after, self.drawn = rich_after, []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from sklearn.metrics import confusion_matrix
 
 from handgrad.backprop import Parameters, forward
-from handgrad.dashboard.pictures import answers, canvas, layers, plane
+from handgrad.dashboard.pictures import answers, canvas, layers, plane, snapshot
 
 PACKAGE = Path(canvas.__file__).parents[2]
 
@@ -157,7 +157,7 @@ def test_small_multiples_show_each_unit_over_the_plane() -> None:
 def test_of_many_units_the_strongest_are_shown_in_their_own_order() -> None:
     params = network(2, 50, 3)
     strongest = set(params.W2.norm(dim=0).argsort(descending=True)[:36].tolist())
-    chosen = plane.strongest_units(params, 36)
+    chosen = snapshot.strongest_units(params, 36)
     assert set(chosen) == strongest
     assert list(chosen) == sorted(chosen)
 

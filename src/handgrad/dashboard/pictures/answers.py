@@ -5,7 +5,6 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from handgrad.dashboard.pictures import canvas
-from handgrad.dashboard.pictures.layers import mark_classes
 from handgrad.dashboard.pictures.snapshot import Shown
 
 MOST_COUNTED = 20  # classes up to which the cells have numbers
@@ -77,7 +76,7 @@ def agreement(
         cosines, cmap=canvas.SIGNED, vmin=-1, vmax=1, interpolation="nearest", aspect="auto"
     )
     axes.set(xlabel="examples, sorted by class", yticks=[])
-    mark_classes(axes, sorted_labels, class_names)
+    canvas.mark_classes(axes, sorted_labels, class_names)
     canvas.signed_bar(canvas.place(figure, 5.62, 0.5, 0.14, 4.75), 1.0)
     return figure
 

@@ -79,7 +79,7 @@ class PictureCallback(Callback):
         params = Parameters(*(each.detach().clone() for each in network.params))
         gradient = None if self.gradient is None else self.gradient.clone()
         self.waiting.append(
-            Snapshot(trainer.global_step, params, gradient, network.cost, self.data)
+            Snapshot(trainer.global_step, params, gradient, network.cost, self.data.splits)
         )
         self.drawn_at = trainer.global_step
 

@@ -134,3 +134,14 @@ def array(tensor: Tensor) -> np.ndarray:
 def shortened(name: str, most: int) -> str:
     """Return a name, cut where it is too long for its place."""
     return name if len(name) <= most else f"{name[: most - 1]}."
+
+
+def mark_classes(axes: Axes, sorted_labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    """Write each class below its examples, and draw a line where the next one begins."""
+    starts = np.flatnonzero(np.diff(sorted_labels, prepend=-1))
+    ends = np.append(starts[1:], len(sorted_labels))
+    axes.vlines(starts[1:] - 0.5, *axes.get_ylim(), colors=INK, linewidth=0.6)
+    room = max(1, round(55 / len(starts)))
+    names = [shortened(class_names[sorted_labels[s]], room) for s in starts]
+    axes.set_xticks((starts + ends - 1) / 2, names)
+    axes.tick_params(axis="x", length=0)

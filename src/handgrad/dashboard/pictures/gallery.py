@@ -30,8 +30,7 @@ def pictures(snapshot: Snapshot, *, more: bool) -> Iterator[tuple[str, Figure]]:
     # Multi-label data are sorted as one nameless class.
     classes = (labels, names) if exclusive else (np.zeros_like(labels), ("",))
     if len(examples.feature_names) == 2:
-        scaling, (first, second) = snapshot.data.scaling, examples.feature_names
-        assert scaling is not None, "data that train are scaled"
+        scaling, (first, second) = snapshot.splits["train"].scaling, examples.feature_names
         fitted = (scaling.offset, scaling.divisor, (first, second))
         here = plane.Plane.around(params, shown.inputs, *fitted)
         if exclusive:

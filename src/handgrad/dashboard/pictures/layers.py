@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handgrad.backprop import Activations, Parameters
 from handgrad.dashboard.pictures import canvas
-from handgrad.dashboard.pictures.plane import strongest_units
+from handgrad.dashboard.pictures.snapshot import strongest_units
 from handgrad.statistics.gradients import SATURATED, saturation
 
 MOST_EXAMPLES = 160
@@ -49,7 +49,7 @@ def saturation_map(
     number = len(shown)
     ticks = np.unique(np.linspace(0, number - 1, min(number, 6)).round().astype(int))
     axes.set_yticks(ticks, ticks + 1)
-    mark_classes(axes, labels[order], class_names)
+    canvas.mark_classes(axes, labels[order], class_names)
     canvas.scale_bar(
         canvas.place(figure, 5.62, 0.65, 0.14, 3.65), canvas.SIGNED, canvas.ACTIVATIONS
     )
@@ -60,17 +60,6 @@ def columns_of(labels: np.ndarray) -> np.ndarray:
     """Choose at most MOST_EXAMPLES examples, sorted by class and evenly spaced."""
     order = np.argsort(labels, kind="stable")
     return order[np.linspace(0, len(order) - 1, min(len(order), MOST_EXAMPLES)).round().astype(int)]
-
-
-def mark_classes(axes, sorted_labels: np.ndarray, class_names: tuple[str, ...]) -> None:
-    """Write each class below its examples, and draw a line where the next one begins."""
-    starts = np.flatnonzero(np.diff(sorted_labels, prepend=-1))
-    ends = np.append(starts[1:], len(sorted_labels))
-    axes.vlines(starts[1:] - 0.5, *axes.get_ylim(), colors=canvas.INK, linewidth=0.6)
-    room = max(1, round(55 / len(starts)))
-    names = [canvas.shortened(class_names[sorted_labels[s]], room) for s in starts]
-    axes.set_xticks((starts + ends - 1) / 2, names)
-    axes.tick_params(axis="x", length=0)
 
 
 def slopes(z1: Tensor) -> Figure:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handgrad.backprop import Activations, Parameters, forward
 from handgrad.dashboard.pictures import canvas
-from handgrad.dashboard.pictures.snapshot import Shown
+from handgrad.dashboard.pictures.snapshot import Shown, strengths, strongest_units
 
 POINTS = 121  # of the grid along each axis
 MARGIN = 0.12  # of the examples' range, on each side
@@ -95,7 +95,7 @@ def boundary(here: Plane, params: Parameters, shown: Shown) -> Figure:
         shown: the examples.
     """
     wrong = shown.labels != shown.answers
-    strongest = _strengths(params).argsort()[::-1][:MOST_LINES]
+    strongest = strengths(params).argsort()[::-1][:MOST_LINES]
     lines = "lines: the hidden units, thick where W2 is large"
     if len(strongest) < len(params.b1):
         lines = f"lines: the {MOST_LINES} strongest of {len(params.b1)} hidden units"
@@ -146,7 +146,7 @@ def _draw_answer(axes: Axes, bar: Axes, here: Plane, class_names: tuple[str, ...
 def _draw_lines(axes: Axes, here: Plane, params: Parameters, units: np.ndarray) -> None:
     """Draw the line W1_j x + b1_j = 0 of each of these units."""
     segments = here.unit_lines(params)[units]
-    strength = _strengths(params)[units]
+    strength = strengths(params)[units]
     relative = strength / max(strength.max(initial=0), 1e-12)
     out = canvas.array(params.W2)
     colours = canvas.FAINT
@@ -232,13 +232,3 @@ def hidden_units(here: Plane, params: Parameters) -> Figure:
         canvas.place(figure, 5.62, 0.3, 0.14, height - 0.45), canvas.SIGNED, canvas.ACTIVATIONS
     )
     return figure
-
-
-def _strengths(params: Parameters) -> np.ndarray:
-    """Return the norm of each hidden unit's column of W2, (n_h,)."""
-    return np.linalg.norm(canvas.array(params.W2), axis=0)
-
-
-def strongest_units(params: Parameters, most: int) -> np.ndarray:
-    """Return the strongest units, at most `most`, in their own order, which training keeps."""
-    return np.sort(_strengths(params).argsort()[::-1][:most])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from handgrad.backprop import Activations, Cost, Gradients, Parameters, backward, forward
 from handgrad.data.examples import Examples
-from handgrad.data.module import ExampleData
+from handgrad.data.splits import Split
 from handgrad.statistics.gradients import example_norms
 
 MOST_BYTES = 32 * 2**20  # of the inputs that are shown
@@ -47,14 +47,14 @@ class Snapshot:
         params: copied.
         gradient: dW1 of the newest update, over all devices; None where there is none.
         cost: that trains.
-        data: that the network trains on.
+        splits: of the data, by name.
     """
 
     updates: int
     params: Parameters
     gradient: Tensor | None
     cost: Cost
-    data: ExampleData
+    splits: dict[str, Split]
 
     @cached_property
     def shown(self) -> Shown:
@@ -63,8 +63,8 @@ class Snapshot:
         They are those of the validation split, where there is one, or else of the training split.
         Where they are too many, they are spread evenly over the split.
         """
-        validated = len(self.data.splits["val"]) > 0
-        split = self.data.splits["val" if validated else "train"]
+        validated = len(self.splits["val"]) > 0
+        split = self.splits["val" if validated else "train"]
         rows = min(len(split), MOST_ROWS, max(1, MOST_BYTES // split.bytes_per_example))
         positions = np.linspace(0, len(split) - 1, rows).round().astype(np.int64)
         inputs, targets = split.take(torch.from_numpy(positions))
@@ -73,7 +73,7 @@ class Snapshot:
             gradients = backward(self.params, activations, inputs, targets, dz2=self.cost.dz2)
             return Shown(
                 "validation" if validated else "training",
-                self.data.examples,
+                split.examples,
                 split.indices[positions],
                 inputs,
                 targets,
@@ -83,3 +83,13 @@ class Snapshot:
                 classes_of(targets),
                 classes_of(activations.A2),
             )
+
+
+def strengths(params: Parameters) -> np.ndarray:
+    """Return the norm of each hidden unit's column of W2, (n_h,)."""
+    return np.linalg.norm(params.W2.detach().double().cpu().numpy(), axis=0)
+
+
+def strongest_units(params: Parameters, most: int) -> np.ndarray:
+    """Return the strongest units, at most `most`, in their own order, which training keeps."""
+    return np.sort(strengths(params).argsort()[::-1][:most])
