@@ -253,7 +253,6 @@ def test_confusion_is_scikit_learns() -> None:
     draw = np.random.default_rng(0)
     labels, said = draw.integers(0, 4, 200), draw.integers(0, 4, 200)
     counts = confusion_matrix(labels, said, labels=range(5))
-    assert (answers.counts_of(labels, said, 5) == counts).all()
     figure = answers.confusion(shown(labels, said, tuple("abcde"), "test"))
     shares = np.asarray(figure.axes[0].images[0].get_array())
     expected = confusion_matrix(labels, said, normalize="true")

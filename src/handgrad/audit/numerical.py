@@ -68,7 +68,16 @@ def directional_derivative(
     """
 
     def at(distance: complex) -> Tensor:
-        return _value(_moved(params, direction, distance), X, Y, cost)
+        dtype = params.W1.dtype
+        if isinstance(distance, complex):
+            dtype = torch.promote_types(dtype, torch.complex64)
+        pairs = zip(params, direction, strict=True)
+        moved = Parameters(*(here.to(dtype) + distance * way.to(dtype) for here, way in pairs))
+        with torch.no_grad():
+            activations = backprop.forward(moved, X.to(dtype))
+            if cost is backprop.cross_entropy and dtype.is_complex:  # which PyTorch's refuses
+                return _complex_cross_entropy(activations, Y)
+            return cost.value(activations, Y.to(dtype))
 
     if method == "complex":
         return float(at(1j * step).imag) / step
@@ -168,16 +177,6 @@ def error_versus_h(
     return curves
 
 
-def _value(params: Parameters, X: Tensor, Y: Tensor, cost: Cost) -> Tensor:
-    """Return J, also at complex parameters, which PyTorch's cross-entropy does not accept."""
-    dtype = params.W1.dtype
-    with torch.no_grad():
-        activations = backprop.forward(params, X.to(dtype))
-        if cost is backprop.cross_entropy and dtype.is_complex:
-            return _complex_cross_entropy(activations, Y)
-        return cost.value(activations, Y.to(dtype))
-
-
 def _complex_cross_entropy(activations: Activations, Y: Tensor) -> Tensor:
     """Return J = (1/m) sum [log(1 + e^z2) - Y z2], in which no sigmoid saturates, at a complex z2.
 
@@ -188,15 +187,6 @@ def _complex_cross_entropy(activations: Activations, Y: Tensor) -> Tensor:
     power = torch.exp(torch.where(positive, -z2, z2))  # (m, n_y), at most 1 in size
     losses = torch.log(1 + power) + torch.where(positive, (1 - Y) * z2, -Y * z2)  # (m, n_y)
     return losses.sum() / len(Y)
-
-
-def _moved(params: Parameters, direction: Parameters, step: complex) -> Parameters:
-    """Return params + step * direction, complex if the step is."""
-    dtype = params.W1.dtype
-    if isinstance(step, complex):
-        dtype = torch.promote_types(dtype, torch.complex64)
-    pairs = zip(params, direction, strict=True)
-    return Parameters(*(here.to(dtype) + step * way.to(dtype) for here, way in pairs))
 
 
 def _directions(

@@ -61,7 +61,10 @@ def call_rule(
     elif isinstance(result, (tuple, list)) and len(result) == len(SHORT):
         fields = {"dz2": None, "dz1": None, **dict(zip(SHORT, result, strict=True))}
     else:
-        return RuleOutput({}, dict.fromkeys(NAMES, _other_result(result)), "", set())
+        several = f" of {len(result)}" if isinstance(result, (tuple, list)) else ""
+        told = f"the rule returned a {type(result).__name__}{several}, "
+        told += f"must be Gradients or the tuple ({', '.join(SHORT)})"
+        return RuleOutput({}, dict.fromkeys(NAMES, told), "", set())
     problems = {
         LAST_READ_BY[name]: f"the rule changed its input {name} in place"
         for name, tensor in inputs.items()
@@ -123,14 +126,6 @@ def _wrong_shape(name: str, shape: tuple[int, ...], right: tuple[int, ...]) -> s
     if name.startswith("db") and len(shape) <= 2:
         return f"{told}: summed over the wrong axis, must be summed over the examples (dim=0)"
     return told
-
-
-def _other_result(result: Any) -> str:
-    """Describe a result that does not hold gradients at all."""
-    returned = f"a {type(result).__name__}"
-    if isinstance(result, (tuple, list)):
-        returned += f" of {len(result)}"
-    return f"the rule returned {returned}, must be Gradients or the tuple ({', '.join(SHORT)})"
 
 
 def _raised(

@@ -155,7 +155,10 @@ def sign_concordant(cost: Cost) -> Feedback:
 
 @dataclass(frozen=True)
 class FlatSpot:
-    """Rule with sigma' + offset wherever the textbook has sigma'.
+    """Rule with sigma' + offset wherever the textbook has sigma': saturated units keep learning.
+
+    S. Fahlman, An empirical study of learning speed in back-propagation networks,
+    CMU-CS-88-162 (1988), section 3.1.
 
     Attributes:
         cost: the training cost. Of the two costs, only the quadratic one has sigma' in dz2.
@@ -163,7 +166,7 @@ class FlatSpot:
     """
 
     cost: Cost
-    offset: float
+    offset: float = 0.1
 
     @property
     def deviates(self) -> frozenset[str]:
@@ -187,13 +190,7 @@ class FlatSpot:
         return Gradients(dz2, dW2, db2, dz1, dW1, db1)
 
 
-def flat_spot(cost: Cost, *, offset: float = 0.1) -> FlatSpot:
-    """Return the rule that adds a constant to sigma', so that saturated units keep learning.
-
-    S. Fahlman, An empirical study of learning speed in back-propagation networks,
-    CMU-CS-88-162 (1988), section 3.1.
-    """
-    return FlatSpot(cost, offset)
+flat_spot = FlatSpot  # the class is its factory
 
 
 def makes_the_same_operations(rule: Rule) -> bool:

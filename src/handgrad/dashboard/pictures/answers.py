@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
 
 from handgrad.dashboard.pictures import canvas
 from handgrad.dashboard.pictures.snapshot import Shown
@@ -14,15 +15,10 @@ HARDEST = 16
 ACROSS = 4
 
 
-def counts_of(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    """Count how often each class (row) got each answer (column), (classes, classes)."""
-    return np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
-
-
 def confusion(shown: Shown) -> Figure:
     """Draw the confusion matrix: the classes of the examples against the network's answers."""
     classes = len(shown.examples.class_names)
-    counts = counts_of(shown.labels, shown.answers, classes)
+    counts = confusion_matrix(shown.labels, shown.answers, labels=range(classes))
     right = np.trace(counts) / max(counts.sum(), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = canvas.titled(
