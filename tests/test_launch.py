@@ -120,7 +120,8 @@ def test_no_device_outlives_the_first_process(tmp_path: Path, number: signal.Sig
     forever = ("trainer.max_epochs=-1", "trainer.max_time=00:00:05:00")
     command = [sys.executable, ROOT / "train.py", *SHORT, *forever]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=-3, stderr=-3)
-    forked.until(lambda: list(tmp_path.glob("logs/*/checkpoints/last.ckpt")))
+    kept = "logs/*/checkpoints/last.ckpt"
+    forked.until(lambda: list(tmp_path.glob(kept)) or process.poll() is not None, 200)
     children = forked.children(process.pid)
     assert len(children) >= 2
     process.send_signal(number)
