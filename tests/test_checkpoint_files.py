@@ -124,7 +124,7 @@ def test_a_file_system_without_locks_is_used_without_one(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    (tmp_path / ".left.tmp").touch()
+    (tmp_path / ".metrics.json.tmp").touch()
     with claimed(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """metrics.csv of a run that is continued holds every point once, as if it had never stopped."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ def test_a_run_that_is_continued_has_every_point_once(train: Train, begin: str) 
 
 def test_a_run_from_the_beginning_forgets_what_lay_in_its_folder(train: Train) -> None:
     one = train(*RUN, "trainer.max_epochs=1")
+    shutil.rmtree(one.folder / "checkpoints")  # as if it had been killed before the first
+    (one.folder / "metrics.json").unlink()
     two = train(*RUN, "trainer.max_epochs=1", into=one.folder)
     assert (one.code, two.code) == (0, 0), one.err + two.err
     steps = [step for name, step, _ in curves(one.folder) if name == "cost/train"]

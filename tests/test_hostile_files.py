@@ -376,14 +376,6 @@ def test_final_figures_that_were_cut_short_are_made_again(
     assert loading.figures(run)["run/updates"] == 20
 
 
-def test_fewer_epochs_than_a_checkpoint_has_made_are_refused(tmp_path: Path, resumed: Path) -> None:
-    run = Path(shutil.copytree(resumed, tmp_path / "run"))
-    before = everything(run)
-    with pytest.raises(BadInput, match=r"trainer\.max_epochs=1: .* has made 2 epochs already"):
-        train_task.run(composed(*RESUMED, "trainer.max_epochs=1", "ckpt_path=last"), [], run)
-    assert everything(run) == before
-
-
 def test_a_pickle_in_a_data_file_is_never_run(train: Train, tmp_path: Path) -> None:
     objects = np.array([[RunsACommand()] * 2] * 9, dtype=object)
     np.save(tmp_path / "X.npy", objects, allow_pickle=True)

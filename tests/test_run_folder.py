@@ -54,6 +54,12 @@ def trained(earlier: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a folder contains, byte for byte."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
 def best_score(checkpoint: dict[str, Any]) -> float:
     (score,) = (
         float(state["best_model_score"])
@@ -166,16 +172,12 @@ def test_a_shorter_training_than_was_made_is_refused_in_one_line(
     train: Train, trained: Path, limit: str
 ) -> None:
     (trained / "metrics.json").unlink()  # as if it had been interrupted
-    before = sorted(checkpoint_bytes(trained))
+    before = contents(trained)
     answer = train(*IRIS, limit, "ckpt_path=last", into=trained)
     assert answer.code == 2
     (line,) = answer.err.splitlines()
     assert f"{limit}: nothing is left to do" in line
-    assert sorted(checkpoint_bytes(trained)) == before
-
-
-def checkpoint_bytes(folder: Path) -> list[bytes]:
-    return [path.read_bytes() for path in (folder / "checkpoints").iterdir()]
+    assert contents(trained) == before
 
 
 def test_the_time_limit_is_of_one_life(train: Train, trained: Path) -> None:
@@ -202,3 +204,95 @@ def test_a_validation_that_never_comes_is_told(train: Train) -> None:
     answer = train(*IRIS, "trainer.max_epochs=2", "trainer.val_check_interval=21")
     assert answer.code == 0
     assert "val_check_interval=21: the training ends after 20 updates" in answer.out
+
+
+# What lies in the folder
+
+
+REFUSED: dict[str, tuple[str, ...]] = {
+    "again": (),
+    "one update": ("debug=one_update",),
+    "a mistake": ("backward=mistake",),
+    "elsewhere": ("ckpt_path=../another",),
+    "other settings": ("ckpt_path=last", "model.hidden=6"),
+    "a slip": ("data.path=nowhere", "data=csv", "data.target=y"),
+}
+
+
+@pytest.mark.parametrize("more", REFUSED.values(), ids=REFUSED)
+def test_a_training_is_not_replaced_by_another(
+    train: Train, trained: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    shutil.copytree(trained, trained.with_name("another"))
+    monkeypatch.chdir(trained)
+    before = contents(trained)
+    answer = train(*IRIS, "trainer.max_epochs=3", *more, into=trained)
+    assert answer.code == 2
+    assert len(answer.err.splitlines()) == 1
+    assert contents(trained) == before
+    if not more:
+        assert "ckpt_path=last resumes the training" in answer.err
+        assert "another hydra.run.dir begins a new one" in answer.err
+
+
+def test_a_training_that_left_no_state_begins_anew(train: Train, trained: Path) -> None:
+    shutil.rmtree(trained / "checkpoints")
+    (trained / "metrics.json").unlink()
+    (trained / "events.out.tfevents.1").touch()
+    answer = train(*IRIS, "trainer.max_epochs=1", into=trained)
+    assert answer.code == 0, answer.err
+    assert "trainer.max_epochs=1" in (trained / ".hydra" / "overrides.yaml").read_text()
+    assert not (trained / ".hydra.new").exists()
+
+
+@pytest.mark.parametrize("how", ["ckpt_path=last", "ckpt_path=null"])
+def test_a_best_state_from_before_the_first_last_one_is_made_again(
+    train: Train, trained: Path, how: str
+) -> None:
+    """As a kill between both leaves it."""
+    for name in ("last.ckpt", "previous.ckpt"):
+        (trained / "checkpoints" / name).unlink(missing_ok=True)
+    (trained / "metrics.json").unlink()
+    answer = train(*IRIS, "trainer.max_epochs=2", how, into=trained)
+    assert answer.code == 0, answer.err
+    assert read(trained, "best")["global_step"] == 10
+
+
+FOREIGN = ("metrics.json", "metrics.csv", "checkpoints/best.ckpt", "events.out.tfevents.7")
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_another_program_is_not_replaced(
+    train: Train, trained: Path, tmp_path: Path, name: str
+) -> None:
+    own = tmp_path / "own"
+    (own / name).parent.mkdir(parents=True)
+    (own / name).write_text("mine")
+    (own / ".notes.tmp").write_text("mine")
+    answer = train(*IRIS, "trainer.max_epochs=1", into=own)
+    assert answer.code == 2
+    assert name in answer.err
+    assert (own / name).read_text() == (own / ".notes.tmp").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "checkpoints/best.ckpt"])
+def test_a_file_of_another_program_is_set_aside_by_a_training_that_goes_on(
+    train: Train, trained: Path, name: str
+) -> None:
+    path = trained / name
+    path.write_text("mine")
+    more = train(*IRIS, "trainer.max_epochs=3", "ckpt_path=last", into=trained)
+    assert more.code == 0, more.err
+    assert path.with_name(f"{path.name}.before").read_text() == "mine"
+    assert f"{path.name}.before" in more.out
+
+
+@pytest.mark.parametrize("task", ["test", "check"])
+def test_other_tasks_leave_a_trainings_files(train: Train, trained: Path, task: str) -> None:
+    before = contents(trained)
+    answer = train(*IRIS, f"task={task}", "ckpt_path=best", into=trained)
+    assert answer.code == 0, answer.err
+    after = contents(trained)
+    assert {name: after[name] for name in before} == before
+    assert f"metrics_{task}.json" in after
+    assert f"metrics_{task}.json" in answer.out

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +17,16 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from handgrad.config.compose import arguments
-from handgrad.config.errors import BadInput, in_bytes
+from handgrad.config.errors import BadInput, in_bytes, warn
 
 LOCK = ".lock"
 MOMENT = 0.1  # seconds in which a run that is ending lets go of its lock
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # of some network file systems
+CHECKPOINTS = ("last.ckpt", "previous.ckpt", "best.ckpt")
+JSON = ("metrics.json", "run.json", "outcome.json", "metrics_test.json", "metrics_check.json")
+TEMPORARY = {f".{name}.tmp" for name in ("probe", *CHECKPOINTS, *JSON)}
+REPLACED = ("metrics.json", "metrics.csv", "curves.csv", "report.md", "events.out.tfevents.*")
+COMPOSED = (".hydra", ".hydra.new")  # the configuration of a run, and of one that has not begun
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy")
 
 
@@ -49,7 +55,8 @@ def claimed(folder: Path) -> Iterator[None]:
             raise _unwritable(folder, error) from None
     try:
         for left in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp")):
-            left.unlink(missing_ok=True)
+            if left.name in TEMPORARY:
+                left.unlink(missing_ok=True)
         yield
     finally:
         with suppress(OSError):
@@ -92,6 +99,84 @@ def _unwritable(folder: Path, error: OSError, needed: int = 1) -> BadInput:
     )
 
 
+def check_free(folder: Path, renewed: Path | None = None) -> None:
+    """Refuse a folder with files that a training from the beginning would replace.
+
+    What a training left that ended before its first checkpoint may be replaced.
+
+    Args:
+        folder: of the run.
+        renewed: a file that this training is to make again.
+
+    Raises:
+        BadInput: one line that names a file, and what to do.
+    """
+    states = [folder / "checkpoints" / name for name in CHECKPOINTS]
+    kept = [path for path in states if path.is_file() and path != renewed]
+    figures = folder / "metrics.json"
+    if not kept and read_json(folder / "run.json") and read_json(figures).keys() <= {"check/wrong"}:
+        kept = [figures] if figures.is_file() and not read_json(figures) else []
+    else:
+        found = (path for name in REPLACED for path in sorted(folder.glob(name)))
+        kept += [path for path in found if path.is_file()]
+    if kept:
+        last = any(path.is_file() for path in states[:2])
+        resume = "ckpt_path=last resumes the training there, and " if last else ""
+        raise BadInput(
+            f"hydra.run.dir={folder}: contains {kept[0].relative_to(folder)}, which a training "
+            f"from the beginning would replace; {resume}another hydra.run.dir begins a new one"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the values in a JSON file, none where it is not one of ours."""
+    with suppress(OSError, ValueError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return values if isinstance(values, dict) else {}
+    return {}
+
+
+def is_ours(figures: Path) -> bool:
+    """Return whether a file of figures is one that a task of this program has written."""
+    return bool({"check/wrong", "run/devices"} & read_json(figures).keys())
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file of this name that this run did not write, and say so."""
+    aside = path.with_name(f"{path.name}.before")
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}.before")
+    os.replace(path, aside)
+    warn(f"{path} is not of this training; it is {aside.name} now")
+
+
+def place_for_figures(folder: Path, task: str) -> Path:
+    """Return the file for the figures of a task that does not train: not that of a training."""
+    path, values = folder / "metrics.json", read_json(folder / "metrics.json")
+    if (folder / "run.json").exists() or "run/updates" in values:
+        print(f"The figures are in metrics_{task}.json: metrics.json is the training's")
+        return path.with_name(f"metrics_{task}.json")
+    if path.exists() and not is_ours(path):
+        set_aside(path)
+    return path
+
+
+def composed_into(folder: str) -> str:
+    """Return where in a run's folder Hydra writes the configuration of what has not begun."""
+    return COMPOSED[Path(folder, "run.json").is_file()]
+
+
+OmegaConf.register_new_resolver("composed_into", composed_into, replace=True)
+
+
+def begin(folder: Path) -> None:
+    """Put the configuration of what begins in the place of that of an earlier life."""
+    present, new = (folder / name for name in COMPOSED)
+    if new.is_dir():
+        shutil.rmtree(present, ignore_errors=True)
+        new.rename(present)
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
@@ -100,7 +185,8 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_run(folder: Path, config: dict[str, Any]) -> None:
-    """Write run.json, which says what was run and with which code."""
+    """Write run.json, which says what was run and with which code, beside its configuration."""
+    begin(folder)
     write_json(
         folder / "run.json",
         {

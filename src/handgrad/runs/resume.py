@@ -21,8 +21,9 @@ from handgrad.data.module import ExampleData
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs import loading
 from handgrad.runs.checkpoint_file import CheckpointFiles, Damaged, keep
-from handgrad.runs.checkpointing import BestCheckpoint
+from handgrad.runs.checkpointing import BestCheckpoint, Resumable
 from handgrad.runs.curves import LearningCurves
+from handgrad.runs.folder import check_free, is_ours, set_aside
 
 GROUPS = ("model", "backward", "optimizer", "scheduler")  # every key of these
 KEYS = ("cost", "seed", "reproducible", "on_nonfinite")
@@ -114,9 +115,6 @@ def _check_fits(
     was, now = checkpoint["config"]["optimizer"]["_target_"], config["optimizer"]["_target_"]
     if was != now:
         raise BadInput(f"ckpt_path={path}: it was trained with {was}, not {now}; see optimizer")
-    made, most = _epochs(checkpoint), config["trainer"]["max_epochs"]
-    if 0 < most < made:
-        raise BadInput(f"trainer.max_epochs={most}: {path} has made {made} epochs already")
     for name, mine in network.state_dict().items():
         its = checkpoint["state_dict"][name]
         if its.shape != mine.shape:
@@ -157,16 +155,11 @@ def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def _epochs(checkpoint: dict[str, Any]) -> int:
-    """Return how many epochs a training has made."""
-    return checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-
-
 def _is_finished(config: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
     """Return whether a training with this configuration would end at this state."""
     trainer, patience = config["trainer"], config["callbacks"]["early_stopping"]["patience"]
     updates = checkpoint["global_step"]
-    epochs = _epochs(checkpoint)
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     waited = [
         state["wait_count"]
         for name, state in checkpoint["callbacks"].items()
@@ -190,27 +183,36 @@ class _GoesOn(Protocol):
 
 
 def prepare(start: Start, folder: Path, trainer: L.Trainer) -> None:
-    """Remove from the folder what comes after this training's beginning, or is of another one.
+    """Remove from the folder what comes after this training's beginning, and nothing else.
 
     Args:
         start: where the training begins.
         folder: of this run, claimed by this process.
         trainer: with its loggers.
+
+    Raises:
+        BadInput: if the folder contains what a training from the beginning would replace.
     """
     last, previous = loading.within(folder, "last")
     (best,) = loading.within(folder, "best")
+    here = start.path is not None and start.path.parent == last.parent.resolve()
+    made_again = best.is_file() and _is_made_again(best, start, trainer)
+    if not here:
+        check_free(folder, best if made_again else None)
+    elif (figures := folder / "metrics.json").is_file() and not is_ours(figures):
+        set_aside(figures)
     last.parent.mkdir(exist_ok=True)
     best_so_far = _best_beside(start, trainer)
-    if best_so_far is None:
-        best.unlink(missing_ok=True)
+    if made_again:
+        best.unlink()
+    elif best_so_far is None:
+        if best.is_file() and isinstance(trainer.checkpoint_callback, BestCheckpoint):
+            set_aside(best)
     elif best_so_far != best.resolve():
         temporary = best.with_name(f".{best.name}.tmp")
         shutil.copyfile(best_so_far, temporary)
         os.replace(temporary, best)
-    if start.path is None or start.path.parent != last.parent.resolve():
-        for path in (last, previous):
-            path.unlink(missing_ok=True)
-    elif start.path == previous.resolve():
+    if here and start.path == previous.resolve():
         keep(previous, last)  # in place of the damaged one, which must not become the previous one
     for log in trainer.loggers:
         if isinstance(log, _GoesOn):
@@ -219,6 +221,16 @@ def prepare(start: Start, folder: Path, trainer: L.Trainer) -> None:
         if isinstance(each, LearningCurves):
             run = start.path.parent.parent if start.path else folder
             each.go_on_from(run, start.updates if start.path else -1)
+
+
+def _is_made_again(best: Path, start: Start, trainer: L.Trainer) -> bool:
+    """Return whether this training comes to the state in a file, of a life that was cut off."""
+    (own,) = (each for each in trainer.callbacks if isinstance(each, Resumable))  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        state = loading.load(best)
+    except Damaged:
+        return False
+    return state["global_step"] > start.updates and state["fingerprint"] == own.fingerprint
 
 
 def _best_beside(start: Start, trainer: L.Trainer) -> Path | None:

@@ -18,7 +18,7 @@ from handgrad.dashboard.pictures.gallery import error_curves
 from handgrad.module import TwoLayerNetwork
 from handgrad.rules.feedback import Rule
 from handgrad.runs import loading
-from handgrad.runs.folder import write_json
+from handgrad.runs.folder import place_for_figures, write_json
 from handgrad.runs.tables import markdown_table, print_losses, print_report
 from handgrad.tasks import build
 
@@ -53,7 +53,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     print(f"The errors of the numerical derivatives: {path}")
     if config["check"]["precision"]:
         _report_losses(config, folder, network, X, Y)
-    write_json(folder / "metrics.json", {"check/wrong": wrong})
+    write_json(place_for_figures(folder, "check"), {"check/wrong": wrong})
     if wrong and config["check"]["on_failure"] == "stop":
         raise WrongGradient(wrong, "task=check")
 

@@ -6,6 +6,7 @@ Nothing heavy is imported before a configuration has passed, so that help and re
 import importlib
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections import Counter
@@ -40,7 +41,7 @@ from handgrad.config.errors import (
     warn,
 )
 from handgrad.devices import ranks
-from handgrad.runs.folder import claimed, probe
+from handgrad.runs.folder import COMPOSED, claimed, probe
 
 BAD_INPUT = 2
 ODD_CHOICE = (TypeError, ValueError)  # raised by Hydra where a group is set to null or to [false]
@@ -238,6 +239,7 @@ def _run_job(config: DictConfig) -> int:
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    not_begun = folder / COMPOSED[1]
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
         with files_in_one_line(folder), job.kept(folder) if in_sweep else nullcontext():
@@ -255,6 +257,8 @@ def _run_job(config: DictConfig) -> int:
     except Failed as error:
         print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)  # or a traceback
         return 1
+    finally:
+        shutil.rmtree(not_begun, ignore_errors=True)  # of what was refused, or did not train
     return 0
 
 

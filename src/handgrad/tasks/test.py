@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from handgrad.config.errors import printable
-from handgrad.runs.folder import write_json
+from handgrad.runs.folder import place_for_figures, write_json
 from handgrad.tasks import build
 
 
@@ -21,6 +21,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
         if trained.note:
             print(printable(trained.note))
         metrics = trained.network.published
-        write_json(folder / "metrics.json", {**metrics, "run/devices": trainer.world_size})
+        figures = place_for_figures(folder, "test")
+        write_json(figures, {**metrics, "run/devices": trainer.world_size})
         accuracy, cost = f"{metrics['accuracy/test']:.2%}", f"{metrics['cost/test']:.4f}"
         print(f"{len(trained.data.splits['test'])} examples: accuracy {accuracy}, cost {cost}")
