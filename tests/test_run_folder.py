@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import CONF, Train
 
+from handgrad.devices import launch
 from handgrad.runs import checkpoint_file
 from handgrad.tasks import cli
 
@@ -296,3 +297,36 @@ def test_other_tasks_leave_a_trainings_files(train: Train, trained: Path, task: 
     assert {name: after[name] for name in before} == before
     assert f"metrics_{task}.json" in after
     assert f"metrics_{task}.json" in answer.out
+
+
+# Where .latest leads
+
+
+def test_all_devices_begin_where_latest_led_in_the_first_process(
+    train: Train, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(".latest").symlink_to(trained)
+    given: list[Any] = []
+    monkeypatch.setattr(launch, "run_devices", lambda job, devices: given.append(job))
+    assert train(*IRIS, "trainer.devices=2", "ckpt_path=.latest").code == 0
+    (job,) = given
+    assert job.config["ckpt_path"] == str(trained.resolve())
+
+
+def test_latest_leads_to_a_run_only_once_all_devices_have_begun(
+    train: Train, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All have read the checkpoint when they meet before the callbacks' setup."""
+    Path(".latest").symlink_to(trained)
+    led: list[Path] = []
+    fit = L.Trainer.fit
+
+    def watched(*arguments: Any, **keys: Any) -> None:
+        led.append(Path(".latest").resolve())
+        fit(*arguments, **keys)
+
+    monkeypatch.setattr(L.Trainer, "fit", watched)
+    answer = train(*IRIS, "trainer.max_epochs=3", "ckpt_path=.latest")
+    assert answer.code == 0, answer.err
+    assert led == [trained.resolve()]
+    assert Path(".latest").resolve() == answer.folder.resolve()

@@ -93,6 +93,9 @@ def run(job: Job, *, parallel_launcher: bool) -> None:
     if isinstance(trainer["devices"], str):
         job = job._replace(config={**job.config, "trainer": {**trainer, "devices": devices}})
     if several and not ranks.launched_by():
+        if (path := job.config["ckpt_path"]) and Path(path).exists():  # not best or last
+            # For all devices what it is now: .latest will lead to this run.
+            job = job._replace(config={**job.config, "ckpt_path": os.path.realpath(path)})
         run_devices(job, devices)
     else:
         run_task(job)

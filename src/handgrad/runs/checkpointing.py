@@ -26,6 +26,7 @@ from handgrad.config.errors import Failed, expect
 from handgrad.config.schema import BY_TARGET
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.checkpoint_content import set_generators
+from handgrad.runs.folder import point_to
 
 SECONDS = 1.0  # at least, between two saves at the end of an epoch
 SHARE = 0.01  # of the time, which these saves may take
@@ -194,6 +195,12 @@ class Resumable(Callback):
 
     def __init__(self, config: dict[str, Any], fingerprint: dict[str, Any]) -> None:
         self.config, self.fingerprint = config, fingerprint
+
+    @override
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let `.latest` lead to this run, now that every device has read where it led."""
+        if stage == "fit" and trainer.is_global_zero:
+            point_to(Path(trainer.default_root_dir))
 
     @override
     def on_save_checkpoint(

@@ -18,7 +18,7 @@ from handgrad.data.module import ExampleData
 from handgrad.devices import cpu
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs import loading, resume
-from handgrad.runs.folder import claimed, point_to, probe, write_json, write_run
+from handgrad.runs.folder import claimed, probe, write_json, write_run
 from handgrad.tasks import build
 from handgrad.tasks.build import Training
 from handgrad.training.nonfinite import NonFinite
@@ -62,7 +62,6 @@ def _train(training: Training, config: dict[str, Any], folder: Path) -> None:
         probe(folder, 3 * sum(each.nbytes for each in network.params))
         resume.prepare(training.start, folder, trainer)
         write_run(folder, config)
-        point_to(folder)
     figures: dict[str, Any] = {}
     try:
         figures = fit_and_test(trainer, network, training.data, training.start.hand_to(trainer))
