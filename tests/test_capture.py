@@ -362,6 +362,17 @@ def test_whatever_a_callback_does_captured_training_ends_at_the_functions_bits(
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["W1", "W2"])
+def test_a_parameter_of_other_strides_at_the_same_address_is_noticed_at_once(name: str) -> None:
+    params = params_of(4, 4, 4)
+    compute = equations(params, rules.closed_form(backprop.cross_entropy))
+    captured, (X, Y) = Captured(compute, params), data(6, 4, 4)
+    captured(X, Y)
+    parameter = getattr(params, name)
+    parameter.data = parameter.data.T
+    assert_same_bits(captured(X, Y), compute(X, Y))
+
+
 class NoticesGradients(L.Callback):
     """Keeps the tensor of W1's gradient after each block, and a copy of it."""
 

@@ -1,14 +1,17 @@
 """One update needs no Lightning: a plain loop that drives `Updates` trains the same network."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from conftest import fit
+from torch.optim import optimizer as of_all_optimizers
 
 from handgrad.backprop import Parameters, cross_entropy
 from handgrad.data.batches import TrainingBlocks
 from handgrad.rules import closed_form
+from handgrad.training import optimizers
 from handgrad.training.initialization import initialize
 from handgrad.training.nonfinite import NonFinite
 from handgrad.training.optimizers import GradientDescent
@@ -56,3 +59,43 @@ def test_a_plain_loop_stops_at_the_first_value_that_is_not_finite() -> None:
     with pytest.raises(NonFinite) as stopped:
         updates.make(next(iter(blocks)))
     assert stopped.value.update <= 5
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+@pytest.mark.parametrize("optimizer", [GradientDescent, torch.optim.SGD])
+def test_the_hooks_of_an_optimizer_run_around_each_step(optimizer: Any, of_all: bool) -> None:
+    weight, seen = torch.nn.Parameter(torch.ones(3)), []
+
+    def halve(stepping: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        assert weight.grad is not None
+        weight.grad.mul_(0.5)
+        seen.append((stepping, weight[0].item()))
+
+    def look(stepping: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        seen.append((stepping, weight[0].item()))
+
+    mine = optimizer([weight], lr=0.5)
+    assert optimizers.leaves_gradients_alone(mine)
+    register = (
+        (of_all_optimizers.register_optimizer_step_pre_hook, halve),
+        (of_all_optimizers.register_optimizer_step_post_hook, look),
+    )
+    if not of_all:
+        register = (
+            (mine.register_step_pre_hook, halve),
+            (mine.register_step_post_hook, look),
+        )
+    handles = [function(hook) for function, hook in register]
+    try:
+        assert not optimizers.leaves_gradients_alone(mine)
+        for _ in range(2):
+            weight.grad = torch.ones(3)
+            mine.step()
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert seen == [(mine, 1.0), (mine, 0.75), (mine, 0.75), (mine, 0.5)]
+    weight.grad = torch.ones(3)
+    mine.step()
+    assert len(seen) == 4
+    assert weight.tolist() == [0.0] * 3

@@ -212,7 +212,7 @@ class Captured:
     """Captures a function of X and Y for each number of rows, where that is possible.
 
     The function reads parameters too, whose addresses a capture holds. Where a parameter is given
-    other storage (`p.data = ...`, `p.set_(...)`), the captures are made anew.
+    other storage or strides (`p.data = ...`, `p.set_(...)`), the captures are made anew.
 
     Args:
         function: as for `Capture`.
@@ -226,7 +226,10 @@ class Captured:
     def forget(self) -> None:
         """Drop all captures, which the next calls make anew."""
         self.known: dict[int, Equations] = {}
-        self.addresses = tuple(each.data_ptr() for each in self.params)
+        self.places = (
+            *(each.data_ptr() for each in self.params),
+            *(each.stride() for each in self.params),
+        )
         self.layouts = self.present_layouts()
 
     def present_layouts(self) -> list[tuple[object, ...]]:
@@ -236,7 +239,8 @@ class Captured:
     def __call__(self, X: Tensor, Y: Tensor) -> tuple[Activations, Gradients]:
         """Return the function's results, which the next call may overwrite."""
         W1, b1, W2, b2 = self.params
-        if self.addresses != (W1.data_ptr(), b1.data_ptr(), W2.data_ptr(), b2.data_ptr()):
+        addresses = (W1.data_ptr(), b1.data_ptr(), W2.data_ptr(), b2.data_ptr())
+        if self.places != (*addresses, W1.stride(), b1.stride(), W2.stride(), b2.stride()):
             self.forget()
         known = self.known.get(X.shape[0])
         return (known or self.learnt(X, Y))(X, Y)

@@ -5,6 +5,7 @@ weights after a block of updates, and to make the block again from the state bef
 at every line. Looking at the weights costs a hundredth of an update.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from handgrad.backprop import Activations, Cost, Gradients
+from handgrad.backprop import Activations, Cost, Gradients, Parameters
 from handgrad.training.capture import Equations
+from handgrad.training.metrics import Tally
 
 LINES = ("X", "Y", *Activations._fields, "J", *Gradients._fields, "W1", "b1", "W2", "b2")
 
@@ -131,3 +133,64 @@ class Witness:
             all_rows,
             [row for each in found if each[0] == line for row in each[2]],
         )
+
+
+class SavedState:
+    """Keeps parameters, optimizer, schedule and tally as they were before some updates.
+
+    Args:
+        params: W1, b1, W2, b2.
+        optimizer: of them.
+        scheduler: of the optimizer; None where it takes no step between the updates.
+        tally: of the examples seen.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        tally: Tally,
+    ) -> None:
+        self.params, self.optimizer = params, optimizer
+        self.scheduler, self.tally = scheduler, tally
+        self.copies: list[Tensor] = []
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Keep the present state."""
+        states = {name: dict(state) for name, state in self.optimizer.state.items()}
+        changed_in_place = [
+            each for state in states.values() for each in state.values() if isinstance(each, Tensor)
+        ]
+        kept = [*self.params, *changed_in_place]
+        if len(kept) != len(self.copies):  # an optimizer makes its state in its first step
+            self.copies = [torch.empty_like(each) for each in kept]
+        torch._foreach_copy_(self.copies, kept)
+        self.kept, self.states = kept, _with_lists_copied(states)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = None if self.scheduler is None else dict(self.scheduler.state_dict())
+        self.pending = (list(self.tally.pending), self.tally.pending_size, self.tally.sums)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to the state that was kept."""
+        torch._foreach_copy_(self.kept, self.copies)
+        self.optimizer.state.clear()
+        self.optimizer.state.update(_with_lists_copied(self.states))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(self.schedule)
+        pending, self.tally.pending_size, self.tally.sums = self.pending
+        self.tally.pending = list(pending)
+        for parameter in self.params:
+            parameter.grad = None
+
+
+def _with_lists_copied(states: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Copy the lists in an optimizer's states: L-BFGS appends to its own."""
+    return {
+        name: {k: copy.copy(v) if isinstance(v, list) else v for k, v in state.items()}
+        for name, state in states.items()
+    }

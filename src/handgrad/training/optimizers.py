@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from typing_extensions import override
 
 from handgrad.backprop import descend
@@ -17,7 +18,7 @@ class GradientDescent(torch.optim.Optimizer):
     """Steps by W := W - lr dW, b := b - lr db, or W := W - lr (dW + weight_decay W).
 
     It gives the same numbers as `torch.optim.SGD`, whose step costs more than a small network's
-    products: one operation for all parameters, and none of the hooks around each step.
+    products: one operation for all parameters, and PyTorch's hooks only where there are any.
 
     Args:
         params: parameters, or their groups.
@@ -30,10 +31,15 @@ class GradientDescent(torch.optim.Optimizer):
 
     @override
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Make one update from `.grad`."""
+        """Make one update from `.grad`, between the hooks that are registered."""
+        (self._hooked if _has_hooks(self) else self._descend)()
+
+    step.hooked = True  # pyright: ignore - keeps PyTorch from doing at each step what _hooked does
+
+    def _descend(self) -> None:
         if torch.is_grad_enabled():  # asking is cheaper than switching it off again
             with torch.no_grad():
-                return self.step()
+                return self._descend()
         for group in self.param_groups:
             params = [each for each in group["params"] if each.grad is not None]
             gradients: list[Tensor] = [each.grad for each in params]
@@ -42,7 +48,7 @@ class GradientDescent(torch.optim.Optimizer):
             descend(params, gradients, group["lr"])
         return None
 
-    step.hooked = True  # pyright: ignore - keeps PyTorch from wrapping it in its profiler's hook
+    _hooked = torch.optim.Optimizer.profile_hook_step(_descend)
 
 
 def build(
@@ -94,7 +100,6 @@ def leaves_gradients_alone(optimizer: torch.optim.Optimizer) -> bool:
     time. The versions for many tensors write Nesterov's step into `.grad`. A subclass, a hook or a
     patched step may do anything.
     """
-    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     step = vars(optimizer).get("step")
     patched = step is not None and not hasattr(step, "_wrapped_by_lr_sched")
     one_by_one = not any(
@@ -102,7 +107,23 @@ def leaves_gradients_alone(optimizer: torch.optim.Optimizer) -> bool:
     )
     on_cpu = all(each.is_cpu for group in optimizer.param_groups for each in group["params"])
     known = (GradientDescent, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-    return type(optimizer) in known and not hooks and not patched and one_by_one and on_cpu
+    return (
+        type(optimizer) in known
+        and not _has_hooks(optimizer)
+        and not patched
+        and one_by_one
+        and on_cpu
+    )
+
+
+def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether anything is registered to run around a step of this or of all optimizers."""
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+    )
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:

@@ -8,7 +8,6 @@ Nothing here knows Lightning, so that a plain loop can drive it:
         updates.make(block)
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from handgrad.training import optimizers
 from handgrad.training.capture import Captured, Equations
 from handgrad.training.gradients import GradientSum, LossScale, write
 from handgrad.training.metrics import Tally
-from handgrad.training.nonfinite import NonFinite, Streak, Witness, all_finite
+from handgrad.training.nonfinite import NonFinite, SavedState, Streak, Witness, all_finite
 
 Forward = Callable[[Parameters, Tensor], Activations]
 Rule = Callable[[Parameters, Activations, Tensor, Tensor], Gradients]
@@ -148,7 +147,7 @@ class Updates:
         self.sum = GradientSum(self.params, slots or 1)
         self.optimizer, self.scheduler, self.done = optimizer, scheduler, done
         self.may_capture = may_capture
-        self.saved = _SavedState(self.params, optimizer, scheduler, self.tally)
+        self.saved = SavedState(self.params, optimizer, scheduler, self.tally)
         self.streak = Streak(updates_per_epoch)
         if scaler is not None:
             self.loss_scale = LossScale(scaler)
@@ -345,67 +344,6 @@ class Updates:
         self.streak.add(found)
 
 
-class _SavedState:
-    """Keeps parameters, optimizer, schedule and tally as they were before some updates.
-
-    Args:
-        params: W1, b1, W2, b2.
-        optimizer: of them.
-        scheduler: of the optimizer; None where it takes no step between the updates.
-        tally: of the examples seen.
-    """
-
-    def __init__(
-        self,
-        params: Parameters,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Any,
-        tally: Tally,
-    ) -> None:
-        self.params, self.optimizer = params, optimizer
-        self.scheduler, self.tally = scheduler, tally
-        self.copies: list[Tensor] = []
-
-    @torch.no_grad()
-    def take(self) -> None:
-        """Keep the present state."""
-        states = {name: dict(state) for name, state in self.optimizer.state.items()}
-        changed_in_place = [
-            each for state in states.values() for each in state.values() if isinstance(each, Tensor)
-        ]
-        kept = [*self.params, *changed_in_place]
-        if len(kept) != len(self.copies):  # an optimizer makes its state in its first step
-            self.copies = [torch.empty_like(each) for each in kept]
-        torch._foreach_copy_(self.copies, kept)
-        self.kept, self.states = kept, _with_lists_copied(states)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.schedule = None if self.scheduler is None else dict(self.scheduler.state_dict())
-        self.pending = (list(self.tally.pending), self.tally.pending_size, self.tally.sums)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Go back to the state that was kept."""
-        torch._foreach_copy_(self.kept, self.copies)
-        self.optimizer.state.clear()
-        self.optimizer.state.update(_with_lists_copied(self.states))
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(self.schedule)
-        pending, self.tally.pending_size, self.tally.sums = self.pending
-        self.tally.pending = list(pending)
-        for parameter in self.params:
-            parameter.grad = None
-
-
 def _versions(gradients: Gradients) -> list[int]:
     """Return how often each tensor was written into since it was made."""
     return [each._version for each in gradients if each is not None]
-
-
-def _with_lists_copied(states: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Copy the lists in an optimizer's states: L-BFGS appends to its own."""
-    return {
-        name: {k: copy.copy(v) if isinstance(v, list) else v for k, v in state.items()}
-        for name, state in states.items()
-    }
