@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from house import FILES, PACKAGE, circles, entry_of, imported, imports_of, own_file
+from house import FILES, PACKAGE, circles, depth, entry_of, imported, imports_of, own_file
 
 ORDER = (  # an entry may import itself and what stands below it
     *("tasks", "dashboard", "runs", "audit", "module", "statistics", "rules", "training"),
@@ -58,6 +58,10 @@ def test_imports_run_only_downwards(file: str) -> None:
 
 def test_no_imports_run_in_a_circle() -> None:
     assert circles({file: imports_of(file) for file in FILES}) == []
+
+
+def test_at_most_fifteen_files_stand_above_each_other() -> None:
+    assert max(map(depth, FILES)) <= 15
 
 
 def test_the_house_has_twelve_entries() -> None:
