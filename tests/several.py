@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 
 from handgrad.config.errors import Failed
-from handgrad.devices import launch
+from handgrad.devices import launch, ranks
 
 
 def write_examples(path: Path, examples: int, features: int = 7, classes: int = 3) -> Path:
@@ -24,7 +24,7 @@ def write_examples(path: Path, examples: int, features: int = 7, classes: int = 
 
 def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
     """Run the jobs on one device; leave its weights or its error, and all checkpoints in kept/."""
-    os.environ |= {launch.RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
+    os.environ |= {ranks.RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
     import torch
 
     from handgrad.module import TwoLayerNetwork
@@ -58,7 +58,7 @@ def work(jobs: list[launch.Job], rank: int, rendezvous: str) -> None:
 def run_on(devices: int, jobs: list[launch.Job], folder: Path) -> None:
     """Run all jobs on a group of that many processes."""
     context = forked.server()
-    rendezvous = f"file://{folder}/store{devices}"
+    rendezvous = f"{folder}/store{devices}"
     processes = [
         context.Process(target=work, args=(jobs, rank, rendezvous)) for rank in range(devices)
     ]

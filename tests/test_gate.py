@@ -451,13 +451,14 @@ def test_slips_are_warned_of_in_one_line_each(
 ) -> None:
     monkeypatch.setattr(launch, "run_devices", lambda job, devices: None)
     slips = ("data=digits", "data=iris", "data.scale=none", "model.hidden=3", "model.hidden=4")
-    answer = train(*slips, "trainer.devices=999")
+    many = 2 * (launch.os.cpu_count() or 1)
+    answer = train(*slips, f"trainer.devices={many}")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == (
         "train.py: warning: data is given 2 times; the last one counts: data=iris\n"
         "train.py: warning: model.hidden is given 2 times; the last one counts: model.hidden=4\n"
-        f"train.py: warning: trainer.devices=999: this machine has {launch.os.cpu_count()} cores, "
-        "so each process is slower\n"
+        f"train.py: warning: trainer.devices={many}: this machine has {many // 2} cores, so "
+        "each process is slower\n"
     )
     data = build.data(applied(base(), "data.batch_size=1000")).read()
     build.network(base(), data)

@@ -3,19 +3,23 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
 import torch
-from conftest import ROOT, Train, composed
+from conftest import CONF, ROOT, Train, composed
 
-from handgrad.config.errors import BadInput
+from handgrad.config.errors import BadInput, Failed
 from handgrad.devices import launch, ranks
 from handgrad.tasks import cli
 
@@ -23,11 +27,27 @@ SHORT = (
     *("trainer.max_epochs=1", "trainer=ddp_cpu", "trainer.enable_progress_bar=false"),
     *("logger=none", "check.at_start=false", "check.checksum_every_n_updates=null"),
 )
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"}
-SRUN = {
+TORCHRUN = {
+    **{"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
+    **{"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1"},
+    "MASTER_PORT": "29416",
+}
+BATCH = {  # of a batch job, in which srun starts the processes: here it did not
     **{"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2"},
     **{"SLURM_JOB_NAME": "train.sh", "SLURM_JOB_ID": "12345"},
+    **{"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
 }
+SRUN = {**BATCH, "SLURM_STEP_ID": "0"}
+BY_HAND = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29418", "NODE_RANK": "0"}
+
+
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """Undo what `ranks` changes in the environment, where it is process-wide on purpose."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +160,8 @@ def test_no_device_outlives_the_first_process(tmp_path: Path, number: signal.Sig
         (["trainer.num_nodes=2"], "trainer.num_nodes=2 needs MASTER_ADDR, MASTER_PORT, NODE_RANK"),
         (["task=predict", "ckpt_path=x"], "task=predict runs on one device: trainer.devices=1"),
         (["trainer.timeout=0"], "trainer.timeout=0"),
+        (["trainer.devices=1000"], "trainer.devices=1000: each is a process, and this machine has"),
+        (["-m", "trainer.num_nodes=2"], "--multirun runs on one node: give trainer.num_nodes=1"),
         (["trainer=mps", "trainer.devices=2"], "trainer.accelerator=mps has one device"),
     ],
 )
@@ -175,41 +197,260 @@ def test_jobs_side_by_side_on_several_devices_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("variables", "launcher", "first"),
+    ("variables", "launcher", "rank"),
     [
-        ({}, None, True),
-        ({"NODE_RANK": "1"}, None, False),
-        ({**TORCHRUN, "RANK": "0"}, "torchrun", True),
-        ({**TORCHRUN, "RANK": "1"}, "torchrun", False),
-        ({**SRUN, "SLURM_PROCID": "0"}, "srun", True),
-        ({**SRUN, "SLURM_PROCID": "3"}, "srun", False),
-        ({**SRUN, "SLURM_PROCID": "3", "SLURM_JOB_NAME": "bash"}, None, True),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None, True),
+        ({}, None, 0),
+        (TORCHRUN, "torchrun", 0),
+        ({**TORCHRUN, "RANK": "1", "LOCAL_RANK": "1"}, "torchrun", 1),
+        (SRUN, "srun", 0),
+        ({**SRUN, "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}, "srun", 3),
+        ({**SRUN, "SLURM_NTASKS_PER_NODE": "", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}, "srun", 0),
     ],
 )
 def test_a_process_knows_its_place(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], launcher: str | None, first: bool
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], launcher: str | None, rank: int
 ) -> None:
     set_all(monkeypatch, variables)
+    ranks.forget_leftovers()
     assert ranks.launched_by() == launcher
-    assert ranks.is_first() == first
+    assert ranks.is_first() == (rank == 0)
+    assert os.environ.get("RANK", "0") == str(rank)  # where Lightning reads it on import
 
 
-@pytest.mark.parametrize("variables", [TORCHRUN, SRUN])
+LEFT_OVER = [
+    {"NODE_RANK": "1"},
+    {"RANK": "1"},
+    {"RANK": "abc"},
+    {"LOCAL_RANK": "3", "WORLD_SIZE": "8"},
+    {"JSM_NAMESPACE_RANK": "2"},
+    {"HANDGRAD_RENDEZVOUS": "/nowhere/store"},
+    {"PL_TRAINER_OVERFIT_BATCHES": "1"},
+    {"SLURM_PROCID": "3"},
+    BATCH,
+    {**BATCH, "SLURM_STEP_ID": "4294967291"},  # the batch script itself, as SLURM numbers it
+    {**SRUN, "SLURM_NTASKS": "1"},
+    {**SRUN, "SLURM_PROCID": "7"},
+    {**SRUN, "SLURM_NODEID": "x"},
+    {"TORCHELASTIC_RUN_ID": "none", "RANK": "1"},
+    {**TORCHRUN, "RANK": "2"},
+    {name: value for name, value in TORCHRUN.items() if name != "LOCAL_RANK"},
+]
+
+
+@pytest.mark.parametrize("variables", LEFT_OVER, ids=lambda each: "-".join(each)[:40])
+def test_what_another_program_left_in_the_environment_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], variables: dict[str, str]
+) -> None:
+    for name in [*TORCHRUN, *SRUN, *BY_HAND]:
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    set_all(monkeypatch, variables)
+    ranks.forget_leftovers()
+    assert launch.settle(trainer(devices=2)) == 2
+    kept = ("SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_NNODES", "SLURM_STEP_ID")
+    assert {name: value for name, value in os.environ.items() if name not in kept} == before
+    assert ranks.launched_by() is None
+    assert ranks.is_first()
+    ranks.tell_of_leftovers()
+    told = capfd.readouterr().out
+    one_process = variables.get("SLURM_NTASKS") == "1" or "HANDGRAD_RENDEZVOUS" in variables
+    assert told.count("\n") == (0 if one_process else 1)
+    assert one_process or "left in the environment by another program, and not used" in told
+
+
+def test_a_run_amid_leftovers_leaves_all_of_its_files(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(monkeypatch, {**BATCH, "NODE_RANK": "1", "RANK": "2", "MASTER_PORT": "abc"})
+    done = train("data=iris", "trainer.max_epochs=1")
+    assert (done.code, done.err) == (0, "")
+    assert "NODE_RANK=1" in done.out
+    found = {path.name.partition(".0")[0] for path in done.folder.iterdir()}
+    assert {"checkpoints", "metrics.json", "run.json", ".hydra"} <= found
+    assert list(done.folder.glob("events.out.*"))
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, {**SRUN, "SLURM_NTASKS": "2"}])
 def test_the_number_of_devices_must_be_that_of_the_processes(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
     set_all(monkeypatch, variables)
-    assert launch.local_devices(trainer(devices="auto")) == 2
-    launch.check_launched(2)
-    with pytest.raises(BadInput, match=r"started 2 processes on this node; set trainer\.devices=2"):
-        launch.check_launched(3)
+    assert launch.settle(trainer(devices="auto")) == launch.settle(trainer(devices=2)) == 2
+    for wrong in (trainer(devices=3), trainer(devices=1), trainer(devices=2, num_nodes=2)):
+        with pytest.raises(BadInput, match=r"2 processes, 2 .* trainer\.devices=2 trainer\.num_n"):
+            launch.settle(wrong)
 
 
-def test_srun_must_say_how_many_processes_a_node_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, {name: SRUN[name] for name in SRUN if name != "SLURM_NTASKS_PER_NODE"})
-    with pytest.raises(BadInput, match="srun needs --ntasks-per-node"):
-        launch.check_launched(2)
+def test_a_torchrun_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = {"MASTER_PORT": str(free_port()), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    set_all(monkeypatch, {**TORCHRUN, **port})
+    with pytest.raises(BadInput, match=r"no torchrun answers there .*; unset TORCHELASTIC_RUN_ID"):
+        launch.settle(trainer(devices=2))
+
+
+# Several nodes meet.
+
+
+def free_port() -> int:
+    with socket.socket() as any_one:
+        any_one.bind(("127.0.0.1", 0))
+        return any_one.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT=abc: must be a port, from 1 to 65535"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000: must be a port"),
+        ({"MASTER_ADDR": "no.such.host.invalid"}, "MASTER_ADDR=no.such.host.invalid: no such addr"),
+        ({"NODE_RANK": "2"}, "NODE_RANK=2: trainer.num_nodes=2 needs 0 to 1"),
+        ({"NODE_RANK": "-1"}, "NODE_RANK=-1: trainer.num_nodes=2 needs 0 to 1"),
+        ({"NODE_RANK": ""}, "trainer.num_nodes=2 needs NODE_RANK in the environment"),
+    ],
+)
+def test_nodes_that_cannot_meet_are_refused_with_what_is_wrong(
+    train: Train, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], line: str
+) -> None:
+    set_all(monkeypatch, {**BY_HAND, **changed})
+    done = train("trainer.num_nodes=2")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert done.err.startswith(f"train.py: {line}")
+    assert not done.folder.exists()
+
+
+def meet_all(
+    devices: list[tuple[int, int, int]], port: int, timeout: float = 0.5
+) -> list[ranks.Meeting | Exception]:
+    """What devices come to that are given as (rank, world size, devices of a node)."""
+    outcomes: dict[int, ranks.Meeting | Exception] = {}
+
+    def come(number: int, rank: int, world_size: int, per_node: int) -> None:
+        try:
+            address = ("127.0.0.1", port)
+            outcomes[number] = ranks.meet(rank, world_size, per_node, address, timeout)
+        except Exception as error:
+            outcomes[number] = error
+
+    threads = [
+        threading.Thread(target=come, args=(number, *device), daemon=True)
+        for number, device in enumerate(devices)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    return [outcomes[number] for number in range(len(devices))]
+
+
+def test_devices_meet_on_the_interface_of_the_address_alone() -> None:
+    port = free_port()
+    first, *others = meet_all([(0, 3, 1), (1, 3, 1), (2, 3, 1)], port, timeout=10)
+    assert isinstance(first, ranks.Meeting)
+    assert first.listening is not None
+    assert first.listening.getsockname() == ("127.0.0.1", port)  # not 0.0.0.0
+    first.listening.close()
+    for other in others:
+        assert isinstance(other, ranks.Meeting)
+        assert other[:3] == first[:3] == ("127.0.0.1", port, "127.0.0.1")
+
+
+def test_a_node_that_is_missing_is_named_to_all_that_came() -> None:
+    errors = meet_all([(0, 6, 2), (1, 6, 2), (4, 6, 2)], free_port(), timeout=1)
+    host = socket.gethostname()
+    for error in errors:
+        assert isinstance(error, Failed)
+        assert str(error) == (
+            f"trainer.timeout=1 seconds are over: of 3 nodes, NODE_RANK=0 ({host}), NODE_RANK=2 "
+            f"({host}) came, and NODE_RANK=1 did not"
+        )
+
+
+def test_the_first_node_is_waited_for_no_longer_than_was_said() -> None:
+    (error,) = meet_all([(1, 2, 1)], free_port())
+    assert isinstance(error, Failed)
+    assert "the node with NODE_RANK=0 did not answer there within" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("devices", "line"),
+    [
+        ([(0, 3, 1), (1, 3, 1), (1, 3, 1)], "NODE_RANK=1 is given twice: on "),
+        ([(0, 2, 1), (2, 4, 2)], "another trainer.devices or trainer.num_nodes: 1 of 2 devices on"),
+    ],
+)
+def test_nodes_that_contradict_each_other_are_told_so_at_once(
+    devices: list[tuple[int, int, int]], line: str
+) -> None:
+    for error in meet_all(devices, free_port(), timeout=10):
+        assert isinstance(error, BadInput)
+        assert line in str(error)
+
+
+def test_a_first_node_whose_port_is_taken_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        (error,) = meet_all([(0, 2, 1)], taken.getsockname()[1])
+    assert isinstance(error, BadInput)
+    assert "Address already in use" in str(error)
+
+
+def test_who_is_no_device_of_ours_is_not_listened_to() -> None:
+    port = free_port()
+
+    def knock() -> None:
+        forked.until(lambda: says(port, b"GET / HTTP/1.1\r\n\r\n") and says(port, b"[1]\n"))
+
+    strangers = threading.Thread(target=knock)
+    strangers.start()
+    errors = meet_all([(0, 2, 1)], port, timeout=0.5)
+    strangers.join()
+    assert "NODE_RANK=1 did not" in str(errors[0])
+
+
+def says(port: int, text: bytes) -> bool:
+    """Whether somebody took what was said at a port."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(text)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "++hydra.run.dir"])
+def test_a_node_that_is_not_the_first_makes_no_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    set_all(monkeypatch, {**BY_HAND, "NODE_RANK": "1"})
+    seen: list[launch.Job] = []
+    monkeypatch.setattr(launch, "run_devices", lambda job, devices: seen.append(job))
+    for arguments in ([], [f"{key}=given"]):
+        monkeypatch.setattr(sys, "argv", ["train.py", "trainer.num_nodes=2", *arguments])
+        assert cli.main(CONF) == 0
+    assert seen[0].folder.parent == Path(tempfile.gettempdir())
+    assert seen[1].folder == tmp_path / "given"  # in which a checkpoint is looked for
+    assert list(tmp_path.rglob(".hydra")) == [] == list(tmp_path.glob("logs"))
+
+
+def test_devices_that_would_train_differently_are_refused_before_the_first_update(
+    tmp_path: Path,
+) -> None:
+    nodes = [{**BY_HAND, "MASTER_PORT": str(free_port()), "NODE_RANK": str(n)} for n in (0, 1)]
+    nodes[1]["MASTER_PORT"] = nodes[0]["MASTER_PORT"]
+    more = ("data=iris", "dashboard=off", "trainer.num_nodes=2", "trainer.devices=1")
+    changed = ([], ["seed=3", "trainer.max_epochs=2"])
+    runs = []
+    for number, (node, own) in enumerate(zip(nodes, changed, strict=True)):
+        (folder := tmp_path / str(number)).mkdir()
+        arguments = (*SHORT, *more, *own, "hydra.run.dir=run")
+        runs.append(forked.start(*arguments, folder=folder, environment=node))
+    for run in runs:
+        assert (run.wait(), run.err.count("\n")) == (2, 1), run.err
+        assert "seed=0 on 0; 3 on 1. " in run.err
+        assert "trainer.max_epochs=1 on 0; 2 on 1" in run.err
+        assert "data=96 of 150 examples" in run.err
+        assert not list(run.folder.rglob("*.ckpt"))
 
 
 def test_devices_are_counted() -> None:
@@ -241,12 +482,6 @@ def started_by_others(
     ]
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def check_one_run(tmp_path: Path, devices: int) -> None:
     folders = list((tmp_path / "logs").iterdir())
     assert len(folders) == 1
@@ -256,7 +491,7 @@ def check_one_run(tmp_path: Path, devices: int) -> None:
 
 @pytest.mark.slow
 def test_srun_on_two_nodes(tmp_path: Path) -> None:
-    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     tasks = [
         {
             **SRUN,
@@ -274,7 +509,7 @@ def test_srun_on_two_nodes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_nodes_by_hand(tmp_path: Path) -> None:
-    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     nodes = [{**ports, "NODE_RANK": str(node)} for node in range(2)]
     answers = started_by_others(tmp_path, nodes, "trainer.devices=1", "trainer.num_nodes=2")
     assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr
@@ -295,3 +530,41 @@ def test_torchrun(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 device(s)") == 1
     check_one_run(tmp_path, 2)
+
+
+# Another system.
+
+ELSEWHERE = """
+import runpy, signal, sys, sysconfig
+sysconfig.get_config_vars()  # of a file with the system's name
+sys.modules["fcntl"] = None
+for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "pthread_sigmask"):
+    delattr(signal, name)
+sys.platform = "an_isle"
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_system_without_fcntl_and_signals_is_named_in_the_first_line_and_trains(
+    tmp_path: Path,
+) -> None:
+    arguments = ("data=iris", "dashboard=off", "logger=none", "trainer.max_epochs=1")
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, ROOT / "train.py", *arguments, "hydra.run.dir=run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    first = done.stderr.splitlines()[0]
+    assert first == "train.py: warning: handgrad is tested on Linux and macOS, not on an_isle"
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_the_systems_are_named_where_people_look() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    found = re.findall(r"Operating System :: ([\w :]+)", project)
+    assert found == ["POSIX :: Linux", "MacOS"]
+    assert "on Linux or macOS" in (ROOT / "README.md").read_text()

@@ -3,8 +3,9 @@
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
-from signal import SIGINT, SIGTERM, SIGUSR1
+from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1
 from typing import Any
 
 import faults
@@ -79,12 +80,14 @@ def last(folder: Path) -> dict[str, Any]:
     [
         (1, "first", SIGTERM),
         (1, "first", SIGINT),
+        (1, "first", SIGHUP),
         (2, "first", SIGINT),
         (2, "device 0", SIGTERM),
         (2, "device 1", SIGTERM),
         (2, "device 1", SIGINT),
         (2, "all", SIGTERM),
         (2, "all", SIGINT),
+        (2, "all", SIGHUP),
     ],
 )
 def test_a_signal_stops_all_devices_and_the_state_is_kept(
@@ -99,6 +102,17 @@ def test_a_signal_stops_all_devices_and_the_state_is_kept(
         f"stopped by {number.name} after update {updates}; continue with the same command and "
         f"ckpt_path=last hydra.run.dir={tmp_path / 'run'}\n"
     )
+
+
+def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    ignore = partial(signal.signal, SIGHUP, signal.SIG_IGN)
+    run = start(*ENDLESS, folder=tmp_path, prepare=ignore)
+    until((tmp_path / "run" / "checkpoints" / "last.ckpt").exists)
+    send(run, SIGHUP)
+    updates = last(tmp_path)["global_step"]
+    until(lambda: last(tmp_path)["global_step"] > updates)
+    assert ends(run, send(run, SIGTERM)) == 143
+    assert run.err.startswith("stopped by SIGTERM after update ")
 
 
 def test_an_update_under_way_is_finished_and_a_block_is_not(tmp_path: Path) -> None:

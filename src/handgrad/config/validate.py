@@ -3,6 +3,7 @@
 It runs before anything heavy is imported and before any file is written.
 """
 
+import os
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from handgrad.config.errors import BadInput
 from handgrad.config.refusals import accepted_keys, explain, unknown_key
 from handgrad.config.schema import BY_TARGET, FIXED, OPEN, Main, Node, TaskOfCheckpoint
 
+MOST_PER_CORE = 8  # processes; each takes some 400 MB before it has any data
 _LBFGS = "torch.optim.LBFGS"
 _UNSCALED = {  # rules for which scaling dz2 does not scale the gradient
     "handgrad.rules.flat_spot": "backward=flat_spot adds an unscaled offset in dz2",
@@ -120,6 +122,13 @@ def _device_conflicts(
     """Yield conflicts of the devices: processors have no numbers, and mps has one device."""
     if accelerator == "mps" and devices not in (1, [0], "auto"):
         yield "trainer.accelerator=mps has one device: use trainer.devices=1"
+    cores = os.cpu_count() or 1
+    count = len(devices) if isinstance(devices, list) else devices
+    if isinstance(count, int) and count > MOST_PER_CORE * cores:
+        yield (
+            f"trainer.devices={count}: each is a process, and this machine has {cores} cores; at "
+            f"most {MOST_PER_CORE * cores} are accepted"
+        )
     if not isinstance(devices, list):
         return
     if accelerator == "cpu":

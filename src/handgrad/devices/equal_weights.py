@@ -14,15 +14,14 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch.nn import Parameter
 from typing_extensions import override
 
-from handgrad.config.errors import Failed
+from handgrad.config.errors import BadInput, Failed
 from handgrad.devices import ranks
-from handgrad.devices.launch import RENDEZVOUS
 
 INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
@@ -77,6 +76,31 @@ def _differing(parameters: dict[str, Parameter]) -> list[str]:
     ]
 
 
+def agree(trainer: L.Trainer, facts: dict[str, Any]) -> None:
+    """Refuse devices that would train differently.
+
+    Args:
+        trainer: of this device.
+        facts: of the training, plain values by key, which must be the same on all devices.
+
+    Raises:
+        BadInput: on every device alike, with the keys, the values and the devices that have them.
+    """
+    trainer.strategy.setup_environment()  # which fit() would do; now nothing is touched yet
+    everyone: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(everyone, {key: str(value) for key, value in facts.items()})
+    lines = []
+    for key in dict.fromkeys(key for each in everyone for key in each):
+        devices: dict[str, list[str]] = {}
+        for rank, each in enumerate(everyone):
+            devices.setdefault(each.get(key, "missing"), []).append(str(rank))
+        if len(devices) > 1:
+            values = (f"{value} on {', '.join(of)}" for value, of in devices.items())
+            lines.append(f"{key}={'; '.join(values)}")
+    if lines:
+        raise BadInput(f"the devices would train differently: {'. '.join(lines)}")
+
+
 class EqualWeights(DDPStrategy):
     """Strategy with one process for each device: all make the same updates of the same weights.
 
@@ -85,9 +109,8 @@ class EqualWeights(DDPStrategy):
     """
 
     def __init__(self, timeout: float) -> None:
-        # Our own launcher's processes are not tasks of SLURM, even within a SLURM job.
-        environment = None if ranks.launched_by() else LightningEnvironment()
-        super().__init__(cluster_environment=environment, timeout=timedelta(seconds=timeout))
+        self.seconds = timeout
+        super().__init__(timeout=timedelta(seconds=timeout))
 
     @classmethod
     def for_flags(cls, trainer: dict[str, Any], timeout: float) -> Strategy | str:
@@ -98,14 +121,15 @@ class EqualWeights(DDPStrategy):
 
     @override
     def setup_distributed(self) -> None:
-        """Join the other processes, through the launcher's file if this project started them."""
-        rendezvous = os.environ.get(RENDEZVOUS, "")
-        if rendezvous.startswith("file:") and not dist.is_initialized():
+        """Join the other processes."""
+        if not dist.is_initialized():
             self.set_world_ranks()
             on_cpu = self.root_device.type == "cpu"
+            store = self._store()
             dist.init_process_group(
                 self._get_process_group_backend(),
-                init_method=rendezvous,
+                init_method="env://" if store is None else None,
+                store=store,
                 rank=self.global_rank,
                 world_size=self.world_size,
                 timeout=self._timeout,
@@ -113,6 +137,34 @@ class EqualWeights(DDPStrategy):
             )
             atexit.register(dist.destroy_process_group)  # NCCL warns about one that is left
         super().setup_distributed()
+
+    def _store(self) -> dist.Store | None:
+        """Return what the devices find each other through, or None for that of torchrun.
+
+        Raises:
+            BadInput: if this is not to be had, or nodes contradict each other.
+            Failed: if devices did not come in time.
+        """
+        if path := os.environ.get(ranks.RENDEZVOUS):
+            ranks.use_interface("127.0.0.1")
+            return dist.FileStore(path, self.world_size)
+        if ranks.launched_by() == "torchrun":
+            return None
+        default = None
+        if nodes := os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_NODELIST")):
+            first = SLURMEnvironment.resolve_root_node_address(nodes)
+            default = first, 15_000 + int(os.environ.get("SLURM_JOB_ID", "0")[-4:])
+        address, devices = ranks.address_of_first(default), self.num_processes
+        met = ranks.meet(self.global_rank, self.world_size, devices, address, self.seconds)
+        ranks.use_interface(met.own)
+        return dist.TCPStore(
+            met.host,
+            met.port,
+            is_master=met.listening is not None,
+            timeout=timedelta(seconds=self.seconds),
+            wait_for_workers=False,
+            master_listen_fd=met.listening.detach() if met.listening else None,
+        )
 
     @override
     def configure_ddp(self) -> None:

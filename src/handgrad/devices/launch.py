@@ -8,7 +8,6 @@ same port, and the first process need not import torch to open one. It only watc
 one device ends all, with that device's error.
 """
 
-import fcntl
 import multiprocessing
 import os
 import re
@@ -32,8 +31,8 @@ from handgrad.config.errors import BadInput, Failed, files_in_one_line, survive_
 from handgrad.devices import ranks, signals
 from handgrad.devices.cpu import keep_freed_memory
 
-PREFIX = "handgrad-meeting-"  # of the folder in which the processes of a run find each other
-RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # the variable that says where they do
+PREFIX = "handgrad-devices-"  # of the folder in which the processes of a run find each other
+LOCK = "lock"  # of such a folder, held by the process that started the others
 GRACE = 20.0  # seconds for devices to save and end after a signal
 FOLLOWING = 5.0  # seconds for the others once one device has done so
 SETTLE = 2.0  # seconds in which the cause of a failure shows among its consequences
@@ -75,9 +74,7 @@ def run(job: Job, *, parallel_launcher: bool) -> None:
         Failed: if a device fails; with that device's error.
     """
     trainer = job.config["trainer"]
-    devices = local_devices(trainer)
-    if ranks.launched_by():
-        check_launched(devices)
+    devices = settle(trainer)
     several = devices * trainer["num_nodes"] > 1
     if several and job.config["task"] not in ("train", "test"):
         raise BadInput(f"task={job.config['task']} runs on one device: trainer.devices=1")
@@ -115,8 +112,8 @@ def local_devices(trainer: dict[str, Any]) -> int:
         return len(devices)
     if devices != "auto":
         return devices
-    if started := ranks.processes_per_node():
-        return started
+    if place := ranks.place():
+        return place.per_node
     if trainer["accelerator"] in ("cpu", "mps"):
         return 1
     import torch  # late: it takes seconds, and only "all GPUs" needs it here
@@ -124,20 +121,32 @@ def local_devices(trainer: dict[str, Any]) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def check_launched(devices: int) -> None:
-    """Refuse a number of devices that differs from the number of processes started by others.
+def settle(trainer: dict[str, Any]) -> int:
+    """Decide which processes are one run, and remove from the environment what says otherwise.
+
+    Returns:
+        How many devices of this node the run uses.
 
     Raises:
-        BadInput: one line that names both.
+        BadInput: if the devices are not those for which others started processes, or nodes that
+            are to meet lack what they need for it.
     """
-    launcher, started = ranks.launched_by(), ranks.processes_per_node()
-    if started is None:
-        raise BadInput("srun needs --ntasks-per-node, equal to trainer.devices")
-    if started != devices:
+    devices, nodes, place = local_devices(trainer), trainer["num_nodes"], ranks.place()
+    if place and (place.per_node, place.world_size) != (devices, devices * nodes):
+        sizes = {"devices": place.per_node, "num_nodes": place.world_size // place.per_node}
+        wanted = " ".join(f"trainer.{key}={size}" for key, size in sizes.items())
         raise BadInput(
-            f"trainer.devices={devices}: {launcher} started {started} processes on this node; "
-            f"set trainer.devices={started}"
+            f"trainer.devices={devices} trainer.num_nodes={nodes}: {place.launcher} started "
+            f"{place.world_size} processes, {place.per_node} of them on this node; set {wanted}, "
+            f"or unset {place.mark} to train alone"
         )
+    if place:
+        ranks.check_agent()
+    elif nodes > 1:
+        ranks.node_by_hand(nodes)
+    else:
+        ranks.forget_nodes()
+    return devices
 
 
 def run_devices(job: Job, devices: int) -> None:
@@ -147,11 +156,9 @@ def run_devices(job: Job, devices: int) -> None:
         BadInput: if a device does.
         Failed: if a device fails.
     """
-    _check_nodes(job.config["trainer"]["num_nodes"])
+    alone = job.config["trainer"]["num_nodes"] == 1
     with _meeting_place() as meeting:
-        rendezvous = (
-            "env://" if job.config["trainer"]["num_nodes"] > 1 else f"file://{meeting}/store"
-        )
+        rendezvous = f"{meeting / 'store'}" if alone else ""
         started: list[_Device] = []
         try:
             with _signals_passed_on(started) as received:
@@ -176,52 +183,23 @@ def _meeting_place() -> Iterator[Path]:
 
     It stays locked for as long as this process lives, which is how others know that it does.
     """
+    from filelock import FileLock  # late: --help answers without it
+
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # in use, or not ours
-            os.close(_lock(left))
+        with suppress(OSError), FileLock(left / LOCK, blocking=False):  # in use, or not ours
             shutil.rmtree(left)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        lock = FileLock(folder / LOCK, blocking=False)
         with suppress(OSError):  # another run may remove it before it is locked
-            descriptor = _lock(folder)
+            lock.acquire()
+        if lock.is_locked and (folder / LOCK).exists():
             break
     try:
         yield folder
     finally:
+        lock.release()
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder and return its descriptor.
-
-    Raises:
-        OSError: if another process has locked it, or it is gone.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.stat(folder)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _check_nodes(num_nodes: int) -> None:
-    """Refuse several nodes without the variables through which they find each other.
-
-    Raises:
-        BadInput: one line that names what is missing.
-    """
-    missing = [
-        name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ
-    ]
-    if num_nodes > 1 and missing:
-        raise BadInput(
-            f"trainer.num_nodes={num_nodes} needs {', '.join(missing)} in the environment of each "
-            "node, or torchrun, or srun"
-        )
 
 
 def _start(job: Job, rank: int, devices: int, rendezvous: str) -> _Device:
@@ -238,7 +216,9 @@ def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connectio
     """Run the task as one device, and report how it ended."""
     survive_output()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ |= {RENDEZVOUS: rendezvous, "LOCAL_RANK": str(rank)}
+    node = int(os.environ.get("NODE_RANK", "0"))
+    os.environ |= {"LOCAL_RANK": str(rank), "RANK": str(node * devices + rank)}
+    os.environ |= {ranks.RENDEZVOUS: rendezvous} if rendezvous else {}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     if rank or not ranks.is_first():
         # Errors of a device that is not the first are reported instead of printed.

@@ -11,14 +11,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 from handgrad.devices import ranks
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+ENDING = tuple(  # Windows has the first two
+    each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+)
 EXIT_CODES = tuple(128 + number for number in ENDING)
 
 
@@ -61,8 +63,14 @@ def _note(number: int, _: FrameType | None) -> None:
 
 
 def handled_numbers() -> list[signal.Signals]:
-    """Return the signals that end a run, with SIGUSR1 within a SLURM job."""
-    return list(ENDING if "SLURM_JOB_ID" in os.environ else ENDING[:2])
+    """Return the signals that end a run: SIGUSR1 within a SLURM job, SIGHUP except under nohup."""
+    in_job = "SLURM_JOB_ID" in os.environ
+    return [
+        each
+        for each in ENDING
+        if (in_job or each.name != "SIGUSR1")
+        and (each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN)
+    ]
 
 
 @contextmanager
@@ -78,7 +86,7 @@ def handled(*, watched: bool = False) -> Iterator[None]:
         return
     STATE = _State(watched=watched or ranks.launched_by() is not None)
     before = {number: signal.signal(number, _note) for number in handled_numbers()}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
+    _mask("SIG_UNBLOCK", before)
     try:
         try:
             yield
@@ -89,7 +97,8 @@ def handled(*, watched: bool = False) -> Iterator[None]:
             raise
         leave_if_asked()
     except SystemExit as stop:
-        if stop.code == 128 + signal.SIGUSR1 and not watched and ranks.is_first():
+        asked = stop.code in EXIT_CODES and signal.Signals(stop.code - 128).name == "SIGUSR1"
+        if asked and not watched and ranks.is_first():
             _queue_again()
         raise
     finally:
@@ -101,18 +110,26 @@ def handled(*, watched: bool = False) -> Iterator[None]:
 @contextmanager
 def blocked() -> Iterator[None]:
     """Block signals while a process is started, which inherits that until it handles them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled_numbers())
+    before = _mask("SIG_BLOCK", handled_numbers())
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _mask("SIG_SETMASK", before)
+
+
+def _mask(how: str, numbers: Iterable[int]) -> set[signal.Signals | int]:
+    """Change the mask of signals and return the one before; Windows has none."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return set()
+    return signal.pthread_sigmask(getattr(signal, how), numbers)
 
 
 def _queue_again() -> None:
     """Ask SLURM to start this job again, and print one line on standard error about it."""
     job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    if array and task:
+        job = f"{array}_{task}"
     command = ["scontrol", "requeue", job]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

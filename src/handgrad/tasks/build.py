@@ -1,5 +1,6 @@
 """Builds objects from the validated configuration, each class in one place."""
 
+import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import lightning as L
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -23,7 +25,7 @@ from handgrad.dashboard.pictures.callback import PictureCallback, next_picture
 from handgrad.data.batches import BatchPlan
 from handgrad.data.checks import available_memory
 from handgrad.data.module import ExampleData
-from handgrad.devices.equal_weights import DriftCheck, EqualWeights
+from handgrad.devices.equal_weights import DriftCheck, EqualWeights, agree
 from handgrad.devices.lightning import hide_hints, take_over_signals
 from handgrad.module import Schedule, TwoLayerNetwork
 from handgrad.runs import loading, resume
@@ -39,6 +41,7 @@ from handgrad.training.updates import UpdateSettings
 
 CACHED_ACTIVATIONS = 2**19  # numbers of a hidden layer that stay in a processor's cache
 SMALLEST_MICROBATCH = 1000  # rows: fewer take long to add, more exceed autograd's memory
+OF_A_MACHINE = ("data.path", "data.root", "trainer.devices", "ckpt_path")  # the digests count
 DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16}  # all others keep float32
 
 
@@ -176,7 +179,7 @@ def trainer(config: dict[str, Any], folder: Path, *, extra: list[Callback]) -> L
             default_root_dir=folder,
             enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
             use_distributed_sampler=False,
-            plugins=[CheckpointFiles()],
+            plugins=[CheckpointFiles(), LightningEnvironment()],
         )
     except (ValueError, MisconfigurationException) as error:
         device = f"trainer.accelerator={flags['accelerator']} trainer.devices={flags['devices']}"
@@ -311,9 +314,28 @@ def training(
         *keepers(config, examples, folder),
     ]
     loop = trainer(config, folder, extra=callbacks)
+    if loop.world_size > 1:
+        agree(loop, {**dict(_keys(config)), **made_of, "ckpt_path": _state(start)})
     examples.horizon = horizon(config, loop)
     _warn_of_no_validation(config, examples.plan())
     return Training(loop, model, examples, start, check, board, pictures)
+
+
+def _keys(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a configuration with their values, but those of one machine alone."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{name}.")
+        elif prefix + name not in OF_A_MACHINE:
+            yield prefix + name, value
+
+
+def _state(start: Start) -> str:
+    """Return what tells the state in which a training begins from another one."""
+    if start.path is None:
+        return "none"
+    digest = hashlib.sha256(start.path.read_bytes()).hexdigest()[:12]
+    return f"{start.path.name} of update {start.updates}, digest {digest}"
 
 
 class Restored(NamedTuple):

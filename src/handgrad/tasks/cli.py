@@ -3,11 +3,13 @@
 Nothing heavy is imported before a configuration has passed, so that help and refusals come at once.
 """
 
+import atexit
 import importlib
 import os
 import re
 import shutil
 import sys
+import tempfile
 import warnings
 from collections import Counter
 from contextlib import nullcontext
@@ -22,7 +24,7 @@ from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import (
     InterpolationKeyError,
     InterpolationResolutionError,
@@ -58,6 +60,10 @@ def main(config_path: Path) -> int:
         The exit code: 0 done, 1 failed, 2 bad input.
     """
     survive_output()
+    if sys.platform not in ("linux", "darwin"):
+        told = f"train.py: warning: handgrad is tested on Linux and macOS, not on {sys.platform}"
+        print(told, file=sys.stderr, flush=True)
+    ranks.forget_leftovers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us as exceptions
     OmegaConf.register_new_resolver("process", os.getpid, replace=True)
     warnings.formatwarning = lambda message, *_, **__: (
@@ -73,8 +79,7 @@ def main(config_path: Path) -> int:
 
     try:
         sys.argv[1:] = flags_first(sys.argv[1:])
-        with ranks.one_folder():
-            composed()
+        composed()
     except (BadInput, HydraException, OmegaConfBaseException, YAMLError, *ODD_CHOICE) as error:
         if codes:
             raise  # not about the command line: a job was running
@@ -134,16 +139,22 @@ class Gate(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a run with a wrong configuration, or whose folder cannot be used."""
+        from handgrad.devices import launch
+
         given = _as_typed(config)
         try:
             self.check(config, given)
+            launch.settle(plain(config)["trainer"])
             if ranks.is_first():
                 HydraConfig.instance().set_config(config)  # the folder's name refers to it
                 folder = Path(config.hydra.run.dir)
                 with claimed(folder):
                     probe(folder)
+            else:
+                _leave_nothing(config)
         except (BadInput, OmegaConfBaseException) as error:
             sys.exit(_refuse(error))
+        ranks.tell_of_leftovers()
         _warn_of_repeats(given)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -157,7 +168,10 @@ class Gate(Callback):
         given = _as_typed(config)
         try:
             for overrides in every_value(given):
-                self.check(hydra.compose("config", overrides), overrides)
+                job = hydra.compose("config", overrides)
+                self.check(job, overrides)
+                if job.trainer.num_nodes > 1:
+                    raise BadInput("--multirun runs on one node: give trainer.num_nodes=1")
         except (BadInput, HydraException, OmegaConfBaseException) as error:
             sys.exit(_refuse(error))
         _warn_of_repeats(given)
@@ -177,6 +191,19 @@ class Gate(Callback):
             if group in BY_TARGET and choice.startswith("["):  # Hydra would mix them
                 grid = f"-m {group}={choice.strip('[]')}"
                 raise BadInput(f"{override}: a run takes one choice; for a grid, write {grid}")
+
+
+def _leave_nothing(config: DictConfig) -> None:
+    """Keep Hydra from making a run's folder for a process that is not the first.
+
+    The first process makes it. A folder whose name is the same for all processes is that one.
+    """
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.output_subdir = None
+        name = OmegaConf.to_container(config.hydra.run, resolve=False)["dir"]  # pyright: ignore
+        if re.search(r"\$\{(now|process):", name):
+            folder = config.hydra.run.dir = tempfile.mkdtemp(prefix="handgrad-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _as_typed(config: DictConfig) -> list[str]:
