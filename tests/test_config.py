@@ -90,7 +90,7 @@ def test_every_owned_flag_is_refused_whichever_way_it_came(flag: str) -> None:
 
 
 def owned(flag: str) -> str:
-    return f"trainer.{flag} is not set here; use {refusals.REPLACED[flag]}"
+    return f"trainer.{flag} is not set here; {refusals.REPLACED[flag]}"
 
 
 def test_keys_that_the_refusals_recommend_exist() -> None:
@@ -292,7 +292,19 @@ def test_values_that_do_not_fit_together_are_refused(wrong: list[str], right: li
             ["trainer.gradient_clip_val", "optimizer.clip_norm"],
         ),
         ("defaults:\n  - override /data: digts\n", ["data=digts", "digits"]),
-        ("model:\n\thidden: 3\n", ["mine"]),
+        ("model:\n\thidden: 3\n", ["mine.yaml, line 3: ", "spaces"]),
+        ("model: {hidden: 3\n", ["mine.yaml, line 3: ", "expected ',' or '}'"]),
+        ("model:\n  hidden: 3\n  hidden: 4\n", ["mine.yaml, line 4: ", "duplicate key hidden"]),
+        ("model:\n  hidden: ${nope\n", ["mine.yaml: model.hidden: "]),
+        ("model.hidden: 3\n", ["mine.yaml: model.hidden", "model: {hidden: VALUE}"]),
+        ("- model\n", ["mine.yaml: ", "KEY: VALUE"]),
+        ("3: 4\n", ["3 is not a key"]),
+        ("data: iris\n", ["mine.yaml: data", "- override /data: iris"]),
+        ("defaults:\n  - data: iris\n", ["mine.yaml: data", "- override /data: iris"]),
+        ("defaults:\n  - /data: iris\n", ["mine.yaml: data", "- override /data: iris"]),
+        ("defaults:\n  - override data: iris\n", ["mine.yaml: ", "- override /data: iris"]),
+        ("defaults:\n  override /data: iris\n", ["mine.yaml: ", "must be a list"]),
+        ("# gr\xf6\xdfer\n", ["mine.yaml is not valid UTF-8 (byte 0xf6)"]),
     ],
 )
 def test_a_typo_in_ones_own_experiment_is_one_clear_line(
@@ -300,9 +312,30 @@ def test_a_typo_in_ones_own_experiment_is_one_clear_line(
 ) -> None:
     own = tmp_path / "own" / "experiment"
     own.mkdir(parents=True)
-    (own / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    (own / "mine.yaml").write_bytes(f"# @package _global_\n{text}".encode("latin-1"))
     answer = train("--config-dir", "own", "experiment=mine")
     assert answer.code == 2
     assert answer.err.count("\n") == 1
     assert all(name in answer.err for name in named), answer.err
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("start", "named"),
+    [
+        ("", "its first line must be: # @package _global_"),
+        ("# What do 3 units bring?\n# @package _global_\n", "its first line must be: # @package"),
+        ("# @package global\n", "its first line must be: # @package _global_"),
+        ("\ufeff# @package _global_\n", "begins with a byte order mark"),
+    ],
+)
+def test_an_experiment_that_would_not_reach_the_whole_configuration_is_named(
+    train: Train, tmp_path: Path, start: str, named: str
+) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text(f"{start}model:\n  hidden: 3\n", encoding="utf-8")
+    answer = train("--config-dir", "own", "experiment=mine")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert f"{own / 'mine.yaml'}" in answer.err
+    assert named in answer.err

@@ -451,7 +451,9 @@ def test_the_order_of_classes_is_the_same_in_every_process(one, other, monkeypat
 
 def test_parquet_without_the_extra_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "handgrad[parquet]" in refusal(Parquet(path=write(tmp_path, GOOD), target="kind"))
+    assert 'pip install -e ".[parquet]"' in refusal(
+        Parquet(path=write(tmp_path, GOOD), target="kind")
+    )
 
 
 def arrays():

@@ -171,7 +171,7 @@ def test_without_a_network_the_error_says_what_to_put_where(tmp_path, stand_in, 
     message = str(caught.value)
     assert "\n" not in message
     assert all(f"{name}.gz" in message for name in FILES)
-    assert f"data.root={root}" in message
+    assert f"folder {root} (data.root)" in message
     assert "refused" in message
     assert list(root.iterdir()) == []
 

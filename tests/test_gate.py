@@ -84,7 +84,34 @@ LINES = [  # arguments, what the line names, right arguments
     ("+model.hiden=3", "model.hiden model.hidden", "model.hidden=3"),
     ("++model.hiden=3", "model.hiden model.hidden", "++model.hidden=3"),
     ("+typo=1", "typo accepted seed", "seed=1"),
+    ("+model.hidden=3", "+model.hidden=3 exists model.hidden=3", "model.hidden=3"),
+    ("+data=wine", "+data=wine write data=wine", "data=wine"),
+    ("data=iris +data=wine", "+data=wine one write data=wine", "data=wine"),
+    ("++optimizer=adam", "++optimizer=adam write optimizer=adam", "optimizer=adam"),
+    # A key by its last part, or by the name that other programs give it.
+    ("trainer.epochs=5", "trainer.epochs trainer.max_epochs?", "trainer.max_epochs=5"),
+    ("epochs=5", "epochs trainer.max_epochs?", "trainer.max_epochs=5"),
+    ("lr=0.1", "lr optimizer.lr?", "optimizer.lr=0.1"),
+    ("learning_rate=0.1", "learning_rate optimizer.lr?", "optimizer.lr=0.1"),
+    ("model.lr=0.1", "model.lr optimizer.lr?", "optimizer.lr=0.1"),
+    ("batch_size=10", "batch_size data.batch_size?", "data.batch_size=10"),
+    ("hidden=5", "hidden model.hidden?", "model.hidden=5"),
+    ("patience=5", "callbacks.early_stopping.patience scheduler.patience?", ""),
+    ("model.seed=5", "model.seed seed, data.seed backward.seed?", "seed=5"),
+    ("--lr=0.1", "--lr=0.1 optimizer.lr=VALUE", "optimizer.lr=0.1"),
+    ("--model.hidden 3", "--model.hidden write model.hidden=VALUE", "model.hidden=3"),
+    # A word without a key.
+    ("train", "train write task=train\n", "task=train"),
+    ("check", "check write task=check\n", "task=check"),
+    ("iris", "iris write data=iris\n", "data=iris"),
+    ("data/iris", "data/iris write data=iris\n", "data=iris"),
+    ("mine.csv", "data=csv data.path=mine.csv\n", "data=csv data.path=mine.csv"),
+    ("data=mine.csv", "data=csv data.path=mine.csv?\n", "data=csv data.path=mine.csv"),
+    ("optimizer=Adam", "optimizer=Adam adam?\n", "optimizer=adam"),
+    ("task=trian", "task=trian train?\n", "task=train"),
+    ("nonsense", "nonsense KEY=VALUE --help", ""),
     # A value that has to be given.
+    ("backward=mistake", "backward.mistake=VALUE no_sprime transposed", "backward=autograd"),
     ("data=csv", "missing: data.path=VALUE", "data=csv data.path=a.csv"),
     ("data=csv backward=custom", "data.path= backward.function=", "backward=autograd"),
     ("backward=custom", "backward.function", "backward=closed_form"),
@@ -117,8 +144,9 @@ LINES = [  # arguments, what the line names, right arguments
         "trainer=gpu trainer.devices=[0,1]",
     ),
     # A group that is removed, emptied, or set to what is no name of a choice.
-    ("~model.hidden", "model.hidden", ""),
-    ("~optimizer", "optimizer", ""),
+    ("~model.hidden", "~model.hidden removed model.hidden=VALUE", ""),
+    ("~optimizer", "~optimizer optimizer=CHOICE", ""),
+    ("~data=digits data=iris", "~data=digits data=digits", "data=iris"),
     ("model=null", "model", "model=two_layer"),
     ("trainer=5", "trainer=5 name choice", "trainer=cpu"),
     ("data=[iris,wine]", "data=[iris,wine] one", "data=wine"),
@@ -129,6 +157,9 @@ LINES = [  # arguments, what the line names, right arguments
     ("optimizer.lr=nan", "optimizer.lr=nan finite", "optimizer.lr=1e-3"),
     ("optimizer.lr=inf", "optimizer.lr=inf finite", "optimizer.lr=1"),
     ("-m model.hidden=abc,5", "model.hidden=abc", "model.hidden=5"),
+    ("-m experiment=glob(nothing*)", "experiment=glob(nothing*) matches nothing", ""),
+    ("-m seed=range(3,1)", "seed=range(3,1) matches nothing", ""),
+    ("-m seed=range(0,1000000000)", "seed=range(0,1000000000) 10,000", ""),
     (
         "optimizer.momentum=0.5",
         "optimizer.momentum optimizer",
@@ -155,7 +186,7 @@ def test_a_wrong_command_line_is_one_line_and_makes_no_file(
     answer = train(*wrong.split())
     assert (answer.code, answer.out) == (2, ""), answer
     assert re.fullmatch(r"train\.py: .+\n", answer.err), answer.err
-    assert all(name in answer.err for name in named.split()), answer.err
+    assert all(name in answer.err for name in named.split(" ")), answer.err
     assert list(tmp_path.iterdir()) == []
     validate(base(*right.split()))
 
@@ -165,7 +196,13 @@ def test_flags_may_stand_anywhere_among_the_overrides(train: Train) -> None:
     assert (answer.code, answer.err) == (0, "")
     assert "hidden: 7" in answer.out
     arguments = ["seed=1,2", "-m", "--config-dir", "own", "data=iris"]
-    assert cli.flags_first(arguments) == ["-m", "--config-dir", "own", "seed=1,2", "data=iris"]
+    assert cli.flags_first(arguments, CONF) == [
+        "-m",
+        "--config-dir",
+        "own",
+        "seed=1,2",
+        "data=iris",
+    ]
 
 
 # Files. Each is of 12 rows, with columns u, v, and the class in kind.

@@ -1,17 +1,24 @@
 """What the program advises works when it is pasted into a shell, whatever a folder is called."""
 
+import ast
 import re
 import shlex
+from collections.abc import Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
-from conftest import Train
+from conftest import CONF, ROOT, Train, composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from handgrad.config.compose import arguments, typed
+from handgrad.config.errors import BadInput
+from handgrad.config.refusals import accepted_keys
+from handgrad.config.schema import GROUPS
+from handgrad.config.validate import validate
 from handgrad.devices import signals
 
 ODD = 'it\'s a=b, "größer" # $HOME'  # a folder's name that a shell and Hydra both misread
@@ -33,6 +40,79 @@ def flat(node: object, prefix: str = "") -> list[str]:
     return [
         key for name in node for key in flat(node[name], f"{prefix}.{name}" if prefix else name)
     ]  # pyright: ignore
+
+
+# Words in the sources
+
+TEXT_KEYS = (
+    "ckpt_path",
+    "data.path",
+    "data.root",
+    "data.target",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
+WORD = re.compile(r"(?<![\w.*/<])([a-z_]\w*(?:[./]\w+)*)=('[^']*'|[^\s;,()\"'`|]*)")
+
+
+def messages() -> Iterator[str]:
+    """All texts in the sources that are no docstring; a computed part is NUL."""
+    for file in (ROOT / "src").rglob("*.py"):
+        within: set[ast.AST] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Expr):
+                within.add(node.value)
+            if node in within:
+                continue
+            if isinstance(node, ast.JoinedStr):
+                within.update(node.values)
+                parts = (
+                    part.value if isinstance(part, ast.Constant) else "\0" for part in node.values
+                )
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def advised() -> Iterator[tuple[str, str]]:
+    """Keys and values that a message names after its beginning, which tells what was wrong."""
+    for text in messages():
+        for quoted in re.findall(r"'([a-z.]+=[^']+)'", text):
+            yield quoted.partition("=")[::2]
+        for found in WORD.finditer(re.sub("'[^']*=[^']*'", "", text)):
+            if found.start() > len("train.py: "):
+                yield found[1], found[2].rstrip(".:")
+
+
+def test_every_key_and_value_that_a_message_advises_is_accepted() -> None:
+    keys = {*accepted_keys(), "hydra.run.dir", "hydra.sweep.dir"}
+    words = {(key, value) for key, value in advised() if key in keys}
+    assert len(words) > 20
+    base = composed("data=csv")
+    for key, value in words:
+        if "\0" in value:  # a text is to be quoted by `arguments`
+            assert key not in TEXT_KEYS, f"{key}= before a computed text"
+        elif key in GROUPS:
+            assert value.isupper() or (CONF / key / f"{value}.yaml").is_file(), f"{key}={value}"
+        elif not key.startswith("hydra."):
+            (override,) = OverridesParser.create().parse_overrides([f"{key}={value}"])
+            config = OmegaConf.create(base)
+            OmegaConf.update(config, key, override.value())
+            said = ""
+            try:
+                validate(OmegaConf.to_container(config))  # pyright: ignore[reportArgumentType]
+            except BadInput as refusal:  # of its combination with the other values
+                said = str(refusal)
+            assert not said.startswith(f"{key}={override.value()}: must"), said
+
+
+def test_an_extra_that_a_message_names_is_one_of_this_project() -> None:
+    extras = metadata("handgrad").get_all("Provides-Extra", [])
+    named = [shlex.split(each) for text in messages() for each in re.findall("pip install.*", text)]
+    assert len(named) >= 3
+    for command in named:
+        assert command[:3] == ["pip", "install", "-e"]
+        assert command[3].removeprefix(".[").removesuffix("]") in extras
 
 
 # A word

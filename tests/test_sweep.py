@@ -73,6 +73,11 @@ def test_names_are_good_for_files_bounded_and_unique(first: str, second: str) ->
             assert read.value() == path
 
 
+def test_two_runs_never_share_a_name() -> None:
+    one = job.name_of({"data.path": "1_target-2", "data.target": "3"})
+    assert one != job.name_of({"data.path": "1", "data.target": "2_target-3"})
+
+
 # The table
 
 
@@ -159,6 +164,13 @@ def test_a_sweep_started_again_continues(train: Train, tmp_path: Path) -> None:
     assert other.code == 2
     assert other.err.startswith("train.py: hydra.sweep.dir=logs/grid: belongs to another sweep")
     assert other.err.count("\n") == 1
+
+
+def test_a_sweep_over_the_choices_that_a_pattern_finds(train: Train, tmp_path: Path) -> None:
+    answer = train("-m", "data=iris", "optimizer=glob(ada*)", *QUICK)
+    assert (answer.code, answer.err) == (0, "")
+    runs = {line["run"]: line["optimizer"] for line in lines(tmp_path / "logs" / "grid")}
+    assert runs == {"optimizer-adam": "adam", "optimizer-adamw": "adamw"}
 
 
 def test_a_crash_is_a_failure_of_its_run_alone(train: Train, tmp_path: Path) -> None:
@@ -320,7 +332,7 @@ def test_without_optuna_the_extra_is_named(train: Train, monkeypatch: pytest.Mon
     monkeypatch.delitem(sys.modules, "handgrad.tasks.tune")
     answer = train(*SEARCH)
     assert answer.code == 2
-    assert answer.err == 'train.py: task=tune needs Optuna: pip install -e ".[sweep]"\n'
+    assert answer.err == 'train.py: task=tune requires Optuna: pip install -e ".[sweep]"\n'
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])

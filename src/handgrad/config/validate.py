@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, ValidationError
 
+from handgrad.config.compose import arguments
 from handgrad.config.errors import BadInput
 from handgrad.config.refusals import accepted_keys, explain, unknown_key
 from handgrad.config.schema import BY_TARGET, FIXED, OPEN, Main, Node, TaskOfCheckpoint
@@ -29,6 +30,7 @@ _PLAIN = {  # what the contenders of task=benchmark have in common
     "trainer.accelerator": "cpu",
     "trainer.precision": "32-true",
 }
+_PLAIN_CHOICES = {"optimizer._target_": "optimizer=sgd", "scheduler._target_": "scheduler=none"}
 
 
 def validate(config: dict[str, Any]) -> None:
@@ -42,7 +44,7 @@ def validate(config: dict[str, Any]) -> None:
     """
     groups = {name: config.get(name) for name in (*FIXED, *BY_TARGET)}
     for name in config.keys() - groups.keys() - Main.model_fields.keys():
-        raise BadInput(unknown_key(name))
+        raise BadInput(unknown_key(str(name)))
     check(Main, {name: value for name, value in config.items() if name not in groups}, "")
     for name, node in groups.items():
         if not isinstance(node, dict):
@@ -170,13 +172,14 @@ def _benchmark_conflicts(config: dict[str, Any]) -> Iterator[str]:
         group, _, name = key.rpartition(".")
         value = (config[group] if group else config).get(name, plain)
         if value != plain:
-            yield f"{key}={value}: task=benchmark compares plain gradient descent ({key}={plain})"
+            write = _PLAIN_CHOICES.get(key) or arguments({key: plain})
+            yield f"{key}={value}: task=benchmark compares plain gradient descent; use {write}"
 
 
 def _replay_conflicts(replay: dict[str, Any], *, wanted: bool) -> Iterator[str]:
     """Yield what is missing from a replay, and published figures of runs that do not exist."""
     if wanted and not replay["figures"]:
-        yield "task=replay requires an experiment with published figures: experiment=..."
+        yield "task=replay requires an experiment with published figures: experiment=NAME"
     names = [run["name"] for run in replay["runs"]]
     named = [(key, figure) for figure in replay["figures"] for key in ("run", "minus")]
     named += [("run", curve) for curve in replay["published_curves"]]

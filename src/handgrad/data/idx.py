@@ -175,7 +175,10 @@ class _IdxImages(Source):
 
     def _what_to_put_where(self, problem: str) -> str:
         names = ", ".join(f"{name}.gz" for name in FILES)
-        return f"data={self.title} {problem}: put {names} (or unpacked) into data.root={self.root}"
+        return (
+            f"data={self.title} {problem}: put {names} (or unpacked) into the folder {self.root} "
+            "(data.root)"
+        )
 
 
 class Mnist(_IdxImages):

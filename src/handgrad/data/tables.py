@@ -283,9 +283,7 @@ def _parquet(file: Path) -> Iterator[ModuleType]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ValueError(
-            "data=parquet needs the extra: python -m pip install 'handgrad[parquet]'"
-        ) from error
+        raise ValueError('data=parquet requires the extra: pip install -e ".[parquet]"') from error
     try:
         yield parquet
     except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these

@@ -4,35 +4,37 @@ Nothing heavy is imported before a configuration has passed, so that help and re
 """
 
 import atexit
+import difflib
 import importlib
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
+import traceback
 import warnings
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import (
-    InterpolationKeyError,
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from handgrad.config.compose import every_value, plain
+from handgrad.config.compose import arguments, every_value, plain
 from handgrad.config.errors import (
     BadInput,
     Failed,
@@ -46,7 +48,8 @@ from handgrad.devices import ranks
 from handgrad.runs.folder import COMPOSED, claimed, probe
 
 BAD_INPUT = 2
-ODD_CHOICE = (TypeError, ValueError)  # raised by Hydra where a group is set to null or to [false]
+# What is raised where configurations are composed; the last two by a group that is null or [false].
+WRONG = (BadInput, HydraException, OmegaConfBaseException, YAMLError, TypeError, ValueError)
 ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -70,6 +73,7 @@ def main(config_path: Path) -> int:
         f"train.py: warning: {printable(str(message))}\n"
     )
     ConfigLoaderImpl.get_group_options = get_group_options  # pyright: ignore[reportAttributeAccessIssue]
+    ConfigRepository.load_config = load_config
     codes: list[int | None] = []  # of the jobs, None for one that is running
 
     @hydra.main(version_base="1.3", config_path=str(config_path), config_name="config")
@@ -78,9 +82,9 @@ def main(config_path: Path) -> int:
         codes[-1] = _run_job(config)
 
     try:
-        sys.argv[1:] = flags_first(sys.argv[1:])
+        sys.argv[1:] = flags_first(sys.argv[1:], config_path)
         composed()
-    except (BadInput, HydraException, OmegaConfBaseException, YAMLError, *ODD_CHOICE) as error:
+    except WRONG as error:
         if codes:
             raise  # not about the command line: a job was running
         return _refuse(error)
@@ -92,19 +96,29 @@ def main(config_path: Path) -> int:
     return max(filter(None, codes), default=0)
 
 
-def flags_first(arguments: list[str]) -> list[str]:
+def flags_first(arguments: list[str], conf: Path) -> list[str]:
     """Return the command line with Hydra's flags before the overrides, where Hydra needs them.
 
+    Args:
+        arguments: as typed.
+        conf: the folder of config.yaml.
+
     Raises:
-        BadInput: if a flag does not exist or lacks its value; one line instead of Hydra's usage.
+        BadInput: if a flag does not exist or lacks its value, or a word sets no key; one line
+            instead of Hydra's usage.
     """
+    from handgrad.config import refusals
 
     def refuse_flag(message: str) -> NoReturn:
+        first = message.partition("unrecognized arguments: ")[2].partition(" ")[0]
+        if keys := refusals.meant(first.lstrip("-").partition("=")[0]) if first else []:
+            raise BadInput(f"{first}: a key has no dashes; write {keys[0]}=VALUE")
         raise BadInput(f"{message}; write KEY=VALUE, or a flag such as --help, --cfg job or -m")
 
     parser = get_args_parser()
     parser.error = refuse_flag
     overrides: list[str] = parser.parse_intermixed_args(arguments).overrides
+    refusals.check_words(overrides, conf)
     flags = list(arguments)
     for override in overrides:
         flags.remove(override)
@@ -131,18 +145,62 @@ def get_group_options(
     return self.repository.get_group_options(group_name, results_filter)
 
 
-class Gate(Callback):
-    """Refuses a wrong configuration before Hydra makes the run's folder.
+as_hydra_reads = ConfigRepository.load_config
 
-    It leaves by SystemExit, because Hydra swallows exceptions here.
+
+def load_config(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+    """Read a configuration's file as Hydra does, and name the file where something is wrong.
+
+    Raises:
+        BadInput: one line that says what to write or how to save it.
     """
+    from handgrad.config.refusals import check_experiment
+
+    source = self._find_object_source(config_path, ObjectType.CONFIG)
+    if source is None or source.scheme() != "file":
+        return as_hydra_reads(self, config_path)
+    path = Path(source.path, source._normalize_file_name(config_path))
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise BadInput(f"{path} begins with a byte order mark; save it as UTF-8 without BOM")
+        if config_path.startswith(("experiment/", "debug/")):
+            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            check_experiment(str(path), content, source._get_header_dict(text)["package"])
+        return as_hydra_reads(self, config_path)
+    except UnicodeDecodeError as error:
+        wrong = error.object[error.start]
+        raise BadInput(f"{path} is not valid UTF-8 (byte {wrong:#x}); save it as UTF-8") from None
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f"{path}, line {mark.line + 1}" if mark else path
+        hint = "; indent with spaces, not with tabs" if "\\t" in str(problem) else ""
+        raise BadInput(f"{place}: {problem or _one_line(error)}{hint}") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Exit where a configuration is wrong: Hydra swallows every other exception here."""
+    try:
+        yield
+    except WRONG as error:
+        sys.exit(_refuse(error))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+class Gate(Callback):
+    """Refuses a wrong configuration before Hydra makes the run's folder."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a run with a wrong configuration, or whose folder cannot be used."""
         from handgrad.devices import launch
 
         given = _as_typed(config)
-        try:
+        with _refusing():
             self.check(config, given)
             launch.settle(plain(config)["trainer"])
             if ranks.is_first():
@@ -152,8 +210,6 @@ class Gate(Callback):
                     probe(folder)
             else:
                 _leave_nothing(config)
-        except (BadInput, OmegaConfBaseException) as error:
-            sys.exit(_refuse(error))
         ranks.tell_of_leftovers()
         _warn_of_repeats(given)
 
@@ -162,18 +218,17 @@ class Gate(Callback):
 
         Each process of these would run the whole sweep.
         """
-        if launcher := ranks.launched_by():
-            message = f"--multirun starts the devices' processes itself: leave out {launcher}"
-            sys.exit(_refuse(BadInput(message)))
         given = _as_typed(config)
-        try:
+        with _refusing():
+            if launcher := ranks.launched_by():
+                raise BadInput(
+                    f"--multirun starts the devices' processes itself: leave out {launcher}"
+                )
             for overrides in every_value(given):
                 job = hydra.compose("config", overrides)
                 self.check(job, overrides)
                 if job.trainer.num_nodes > 1:
                     raise BadInput("--multirun runs on one node: give trainer.num_nodes=1")
-        except (BadInput, HydraException, OmegaConfBaseException) as error:
-            sys.exit(_refuse(error))
         _warn_of_repeats(given)
 
     def check(self, config: DictConfig, given: list[str]) -> None:
@@ -230,28 +285,55 @@ def _refuse(error: Exception) -> int:
 
 def _one_line(error: Exception) -> str:
     """Return an error of Hydra's or ours as one line that names the key and what is accepted."""
-    from handgrad.config.refusals import unknown_key
+    from handgrad.config.refusals import did_you_mean, own_file, unknown_key
     from handgrad.config.schema import GROUPS
 
     text = str(error)
     if isinstance(error, OverrideParseException):
-        key, _, value = str(error.override).partition("=")
-        quoted = f"'{key or 'KEY'}=\"{value or 'VALUE'}\"'"
-        return f"{error.override} is not KEY=VALUE; quote an unusual value twice, as in {quoted}"
-    if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
-        return " ".join(f"{error.full_key}: {error.msg}".split())
+        return _quoting(str(error.override))
+    if isinstance(error, OmegaConfBaseException):
+        text = (error.msg or type(error).__name__).partition("\n    full_key")[0]
+        return f"{error.full_key}: {text}" if error.full_key else text
     if isinstance(error, TypeError) or "Config group override must be" in text:
         named = [
             each for each in sys.argv[1:] if each.lstrip("+").partition("=")[0] in ("", *GROUPS)
         ]  # Hydra does not say which
         return f"{' '.join(named)}: a group takes the name of a choice, such as none; see --help"
+    if match := re.search(r"Ambiguous value for argument '(.+)'\n", text):
+        key, _, value = match[1].partition("=")
+        return (
+            f"{match[1]}: for several runs, add -m (--multirun); for a list, write "
+            f"{shlex.quote(f'{key}=[{value}]')}; for a text, {arguments({key: value})}"
+        )
+    if match := re.search(r"Either remove \+ prefix: '(.+)'\n", text):
+        return f"+{match[1]}: the key exists; write {shlex.quote(match[1])}"
     if match := re.search(r"Could not (?:override|append to config|delete)[^']*'([^'=]+)", text):
         return unknown_key(match[1].lstrip("+~"))
     if match := re.search(r"Could not find '([^']+)'", text):
         options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
-        choices = ", ".join(options[1].split()) if options else "see --help"
-        return f"{match[1].replace('/', '=', 1)} does not exist; accepted: {choices}"
-    return " ".join(text.split())
+        choices = options[1].split() if options else []
+        group, _, choice = match[1].partition("/")
+        near = own_file(choice) or difflib.get_close_matches(choice.lower(), choices, n=1)
+        accepted = ", ".join(choices) or "see --help"
+        return f"{group}={choice} does not exist; accepted: {accepted}{did_you_mean(near)}"
+    if "backward.mistake=VALUE" in text:
+        from handgrad.rules.planted import MISTAKES  # late: it brings torch
+
+        text = f"{text}; accepted: {', '.join(MISTAKES)}"
+    if text.startswith("Error merging override"):
+        return f"{text}: {error.__cause__}".partition("\n    full_key")[0]
+    return text
+
+
+def _quoting(override: str) -> str:
+    """Return one line on an override that Hydra's grammar does not take."""
+    key, _, value = override.partition("=")
+    if value.startswith(("[", "{")):
+        example = {"[": '=["ONE","ANOTHER"]', "{": '={key: "ONE"}'}[value[0]]
+        return f"{override} is not KEY=VALUE; quote each text, as in {shlex.quote(key + example)}"
+    word = key if re.fullmatch(r"[\w.+@/-]+", key) else "KEY"
+    quoted = arguments({word: value or "a value"})
+    return f"{override} is not KEY=VALUE; quote a text for the shell and for Hydra: {quoted}"
 
 
 def _run_job(config: DictConfig) -> int:

@@ -27,7 +27,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path) -> None:
     try:
         import onnxruntime
     except ImportError:
-        raise BadInput("task=export needs the extra: pip install -e '.[export]'") from None
+        raise BadInput('task=export requires the extra: pip install -e ".[export]"') from None
     checkpoint = loading.find(config["ckpt_path"], folder, prefer="best").checkpoint
     network = loading.network(checkpoint).float().eval()
     inputs = torch.randn(EXAMPLES, network.W1.shape[1], generator=torch.Generator().manual_seed(0))

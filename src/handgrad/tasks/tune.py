@@ -36,7 +36,7 @@ try:
     from optuna.study import Study
     from optuna.trial import Trial, TrialState
 except ImportError:
-    raise BadInput('task=tune needs Optuna: pip install -e ".[sweep]"') from None
+    raise BadInput('task=tune requires Optuna: pip install -e ".[sweep]"') from None
 
 FILE = "study.journal"
 OPEN = (TrialState.RUNNING, TrialState.WAITING)
