@@ -232,8 +232,9 @@ def _serve(job: Job, rank: int, devices: int, rendezvous: str, sender: Connectio
     except SystemExit as stop:
         if stop.code not in signals.EXIT_CODES:
             raise
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # first: the first process may end this one once it has the report
         sender.send(DeviceReport("stopped", str(stop.code)))
-        sys.stderr.flush()
         os._exit(int(stop.code))  # leaving the group could wait for a device that is gone
     except BadInput as error:
         report = DeviceReport("bad input", str(error))
