@@ -55,11 +55,12 @@ VALUES = {
     "GLOO_SOCKET_IFNAME": ("lo", "eth9"),
     "KUBERNETES_PORT": ("tcp://10.0.0.1:443",),
     "STANDALONE_PORT": ("abc",),
+    "MPLBACKEND": ("module://matplotlib_inline.backend_inline", "nonsense"),
 }
 FAMILIES = ("RANK", "WORLD", "SLURM", "JSM", "PMI", "TORCH", "MASTER", "PL_", "LSB", "OMPI", "")
 ARGUMENTS = (
     *("data=iris", "model.hidden=5", "trainer.max_epochs=2", "trainer.timeout=4"),
-    *("trainer.enable_progress_bar=false", "dashboard=off", "hydra.run.dir=run"),
+    *("trainer.enable_progress_bar=false", "hydra.run.dir=run"),
 )
 LONGEST = 60.0  # seconds; on an idle machine a training takes two
 

@@ -23,7 +23,7 @@ BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 OTHERS = ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 NUMBERS = {*TORCHRUN, *SRUN[:3], *OTHERS, "NODE_RANK"}  # that tell of other processes
 RENDEZVOUS = "HANDGRAD_RENDEZVOUS"  # says where the processes of our own launcher meet
-PREFIXES = ("TORCHELASTIC_", "ROLE_", "GROUP_WORLD_SIZE", "PL_", RENDEZVOUS)
+PREFIXES = ("TORCHELASTIC_", "ROLE_", "GROUP_WORLD_SIZE", "PL_", "MPLBACKEND", RENDEZVOUS)
 OWN_STEPS = 2**32 - 16  # from here on, SLURM numbers what is no program: batch, interactive, extern
 SIOCGIFADDR = 0x8915  # of Linux: asks for the address of an interface
 PATIENCE = 5.0  # seconds to connect, and to say who one is
@@ -85,6 +85,7 @@ def is_first() -> bool:
 def forget_leftovers() -> None:
     """Remove from the environment what says another place than this process has.
 
+    A notebook's MPLBACKEND goes too: it names a module that need not exist here.
     Where srun started this process, what Lightning reads is set: srun has names of its own.
     """
     found = place()
