@@ -312,7 +312,7 @@ def check_content(checkpoint: dict[str, Any], path: Path) -> None:
         for state in checkpoint["optimizer_states"][0]["state"].values():
             _moments(checkpoint["config"]["optimizer"]["_target_"], state).model_validate(state)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
+        first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         wrong = "is missing" if first["type"] == "missing" else requirement(first)
         raise Damaged(path, f"not a checkpoint of handgrad: {place} {wrong}") from None
