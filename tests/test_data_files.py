@@ -671,3 +671,12 @@ def test_arrays_to_predict_need_no_target_but_the_same_width(tmp_path):
     assert "the target '5' is not a class" in refusal(Arrays(path=tmp_path / "b.npz"), known)
     np.savez(tmp_path / "b.npz", X=X, y=np.zeros((23, 3)))
     assert "the model needs 1 columns" in refusal(Arrays(path=tmp_path / "b.npz"), known)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_text_of_numbers_that_are_no_characters_is_refused(tmp_path: Path, order: str) -> None:
+    labels = np.array(["a", "b"] * 6, dtype=f"{order}U2")
+    labels.view(f"{order}u4")[1] = 0x110000
+    np.savez(tmp_path / "a.npz", X=np.eye(12), y=labels)
+    with pytest.raises(ValueError, match="the target is not valid text"):
+        Arrays(path=tmp_path / "a.npz").read()

@@ -1,5 +1,6 @@
 """Arrays of the user: one .npz file, or a pair of .npy files, the features left in theirs."""
 
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,6 +145,18 @@ def _features(
     return features, known.feature_names if known else names, image_shape
 
 
+def _check_characters(labels: np.ndarray, title: str) -> None:
+    """Refuse texts with numbers that stand for no character, which Python cannot hold.
+
+    Raises:
+        ValueError: one line with the file.
+    """
+    if labels.dtype.kind == "U" and labels.nbytes:
+        native = np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("="))
+        if native.view(np.uint32).max() > sys.maxunicode:
+            raise ValueError(f"{title}: the target is not valid text (UTF-32); save it anew")
+
+
 def _labels(
     labels: np.ndarray, n_examples: int, title: str, known: Known | None
 ) -> tuple[Labels, bool]:
@@ -158,6 +171,7 @@ def _labels(
         wanted = len(known.class_names) if known.multi_label else 1
         raise ValueError(f"{title}: the target is {labels.shape}, the model needs {wanted} columns")
     if not multi_label:
+        _check_characters(labels, title)
         return class_labels(np.asarray(labels).reshape(-1), title, numbered, known), False
     if labels.dtype.kind not in "buif":
         raise ValueError(f"{title}: the target is {labels.dtype}; numbers in [0, 1] are required")
