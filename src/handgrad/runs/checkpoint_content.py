@@ -26,7 +26,6 @@ from pydantic import (
 from torch import Tensor, strided
 from typing_extensions import TypeAliasType
 
-from handgrad.config.errors import BadInput
 from handgrad.config.refusals import requirement
 from handgrad.config.schema import (
     BY_TARGET,
@@ -40,7 +39,6 @@ from handgrad.config.schema import (
     PositiveFloat,
     Seed,
 )
-from handgrad.config.validate import check, schema_of
 from handgrad.runs.checkpoint_file import Damaged
 
 # pyright: reportInvalidTypeForm=false, reportOperatorIssue=false
@@ -386,9 +384,8 @@ def _contradictions(checkpoint: dict[str, Any]) -> Iterator[str]:
     for name in ("cost", "seed"):
         if config.get(name, made[name]) != made[name]:
             yield f"hyper_parameters.{name} is not config.{name}"
-    if len(checkpoint["lr_schedulers"]) != (config["scheduler"]["_target_"] is not None):
-        yield "lr_schedulers is not that of config.scheduler"
-    if not all(map(_is_whole, checkpoint["lr_schedulers"], [checkpoint])):
+    schedules, scheduled = checkpoint["lr_schedulers"], config["scheduler"]["_target_"] is not None
+    if len(schedules) != scheduled or not all(_is_whole(each, checkpoint) for each in schedules):
         yield "lr_schedulers is not that of config.scheduler"
     if not all(map(_are_usable, checkpoint["random_states"])):
         yield "random_states are not those of generators"
@@ -428,23 +425,3 @@ def set_generators(state: dict[str, Any], of_torch: Any, of_numpy: Any, of_pytho
     of_numpy.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     version, internal, gauss = state["python"]
     of_python.setstate((version, tuple(internal.tolist()), gauss))
-
-
-def data_node(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the part of a checkpoint's configuration that says which data trained it.
-
-    Raises:
-        BadInput: if it does not name a source of this package with that source's keys.
-    """
-    node = checkpoint["config"].get("data")
-    target = node.get("_target_") if isinstance(node, dict) else None
-    if target is None or target not in BY_TARGET["data"]:
-        raise BadInput(
-            f"ckpt_path={path}: its data come from {str(target)[:60]!r}, which a checkpoint must "
-            "not name; name the data for this run, such as data=csv data.path=FILE"
-        )
-    try:
-        check(schema_of("data", node), node, "data.")
-    except BadInput as error:
-        raise BadInput(f"ckpt_path={path}: in its configuration, {error}") from None
-    return node

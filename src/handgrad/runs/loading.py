@@ -8,6 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from handgrad.config.compose import arguments
 from handgrad.config.errors import BadInput, warn
+from handgrad.config.schema import BY_TARGET
+from handgrad.config.validate import check, schema_of
 from handgrad.module import TwoLayerNetwork
 from handgrad.runs.checkpoint_content import check_content
 from handgrad.runs.checkpoint_file import Damaged, read
@@ -99,6 +101,26 @@ def load(path: Path, *, checked: bool = True) -> dict[str, Any]:
     checkpoint = read(path, checked=checked)
     check_content(checkpoint, path)
     return checkpoint
+
+
+def data_node(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the part of a checkpoint's configuration that says which data trained it.
+
+    Raises:
+        BadInput: if it does not name a source of this package with that source's keys.
+    """
+    node = checkpoint["config"].get("data")
+    target = node.get("_target_") if isinstance(node, dict) else None
+    if target is None or target not in BY_TARGET["data"]:
+        raise BadInput(
+            f"ckpt_path={path}: its data come from {str(target)[:60]!r}, which a checkpoint must "
+            "not name; name the data for this run, such as data=csv data.path=FILE"
+        )
+    try:
+        check(schema_of("data", node), node, "data.")
+    except BadInput as error:
+        raise BadInput(f"ckpt_path={path}: in its configuration, {error}") from None
+    return node
 
 
 def network(checkpoint: dict[str, Any]) -> TwoLayerNetwork:

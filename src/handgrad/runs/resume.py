@@ -51,6 +51,13 @@ class Start:
     nothing_left: bool
     checkpoint: dict[str, Any] | None = None
 
+    def state(self) -> str:
+        """Return what tells the state in which a training begins from another one."""
+        if self.path is None:
+            return "none"
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
+        return f"{self.path.name} of update {self.updates}, digest {digest}"
+
     def hand_to(self, trainer: L.Trainer) -> Path | None:
         """Return the path, and give the Trainer the checkpoint, so that it is not read again."""
         if self.path is not None and self.checkpoint is not None:

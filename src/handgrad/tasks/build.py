@@ -1,6 +1,5 @@
 """Builds objects from the validated configuration, each class in one place."""
 
-import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ from handgrad.devices.equal_weights import DriftCheck, EqualWeights, agree
 from handgrad.devices.lightning import hide_hints, take_over_signals
 from handgrad.module import Schedule, TwoLayerNetwork
 from handgrad.runs import loading, resume
-from handgrad.runs.checkpoint_content import data_node
 from handgrad.runs.checkpoint_file import CheckpointFiles
 from handgrad.runs.checkpointing import BestCheckpoint, LastCheckpoint, Patience, Resumable
 from handgrad.runs.curves import LearningCurves
@@ -315,7 +313,7 @@ def training(
     ]
     loop = trainer(config, folder, extra=callbacks)
     if loop.world_size > 1:
-        agree(loop, {**dict(_keys(config)), **made_of, "ckpt_path": _state(start)})
+        agree(loop, {**dict(_keys(config)), **made_of, "ckpt_path": start.state()})
     examples.horizon = horizon(config, loop)
     _warn_of_no_validation(config, examples.plan())
     return Training(loop, model, examples, start, check, board, pictures)
@@ -328,14 +326,6 @@ def _keys(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _keys(value, f"{prefix}{name}.")
         elif prefix + name not in OF_A_MACHINE:
             yield prefix + name, value
-
-
-def _state(start: Start) -> str:
-    """Return what tells the state in which a training begins from another one."""
-    if start.path is None:
-        return "none"
-    digest = hashlib.sha256(start.path.read_bytes()).hexdigest()[:12]
-    return f"{start.path.name} of update {start.updates}, digest {digest}"
 
 
 class Restored(NamedTuple):
@@ -373,7 +363,7 @@ def restore(
     same = isinstance(was, dict) and was.get("_target_") == node["_target_"]
     if not own or (same and not own_file):
         given = {override.lstrip("+").partition("=")[0] for override in overrides}
-        was = data_node(checkpoint, path)
+        was = loading.data_node(checkpoint, path)
         node = was | {key: node[key] for key in was.keys() & node.keys() if f"data.{key}" in given}
     config = {**config, "data": node, "seed": checkpoint["hyper_parameters"]["seed"]}
     examples = data(config)
@@ -395,7 +385,7 @@ def _data_of_training(
 ) -> ExampleData | None:
     """Read the data that trained a checkpoint again, or return None where they are gone."""
     try:
-        node = data_node(checkpoint, path)
+        node = loading.data_node(checkpoint, path)
         node |= {"download": False} if "download" in node else {}
         made = data({**config, "data": node})
         made.load_state_dict(checkpoint["ExampleData"])
